@@ -1,0 +1,148 @@
+"""Claim cards: what a source claims, what would count as support, and the verdict that the evidence gives.
+
+A card carries its own style, so that it reads the same in the book, in Jupyter and in Colab. Every selector of that
+style is wrapped in :where(), which has no specificity: any rule of a page's stylesheet for the same class wins over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+
+from .evidence import Claim, Effect, judge, scale_of, show, verdict
+from .ledger import Record
+
+SYMBOLS = {"supported": "✓", "conditional": "◐", "refuted": "✗", "inconclusive": "?"}
+
+_STYLE = """
+:where(.claim-card) {border: 1px solid var(--pst-color-border, #8888); border-left-width: 5px; border-radius: 6px;
+  padding: .8em 1em; margin: 1em 0; color: inherit; background: var(--pst-color-surface, transparent);
+  line-height: 1.45}
+:where(.claim-card) p {margin: .3em 0}
+:where(.claim-card .claim-key) {font-weight: 600}
+:where(.claim-card .claim-head) {display: flex; flex-wrap: wrap; gap: .5em; justify-content: space-between}
+:where(.claim-card table, .verdict-table) {border-collapse: collapse; width: 100%; margin: .6em 0 0; font-size: .95em;
+  color: inherit; background: transparent}
+:where(.claim-card caption, .verdict-table caption) {caption-side: top; text-align: left; padding: .2em 0;
+  color: inherit}
+:where(.claim-card th, .claim-card td, .verdict-table th, .verdict-table td) {text-align: left; vertical-align: top;
+  padding: .25em .6em .25em 0; border: 0; border-top: 1px solid var(--pst-color-border, #8886); overflow-wrap: anywhere}
+:where(.claim-card .effect, .verdict-table .effect) {white-space: nowrap; font-variant-numeric: tabular-nums}
+:where(.verdict) {display: inline-block; padding: 0 .55em; border-radius: 1em; font-weight: 600; white-space: nowrap;
+  color: #fff; background: #59636e}
+:where(.verdict-supported) {background: #1a7f37}
+:where(.verdict-conditional) {background: #8a5a00}
+:where(.verdict-refuted) {background: #b3261e}
+:where(.verdict-inconclusive) {background: #59636e}
+"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Something shown as HTML where that can be shown, and as Markdown or text elsewhere."""
+
+    html: str
+    markdown: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+    def __str__(self) -> str:
+        return self.markdown
+
+
+def badge(verdict: str) -> str:
+    """A verdict as an HTML badge: its symbol and its word, so that nothing hangs on the colour."""
+    return (
+        f'<span class="verdict verdict-{verdict}"><span aria-hidden="true">{SYMBOLS[verdict]}</span> {verdict}</span>'
+    )
+
+
+def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> Card:
+    """The card of a claim, its verdict computed from `effects` ({regime: Effect}); `note` is a closing line, for
+    instance where the figures come from. All texts are escaped."""
+    overall = verdict(claim, effects)
+    rows = [(regime, effect, judge(effect, claim.smallest_effect)) for regime, effect in effects.items()]
+    contrasts = {effect.contrast for effect in effects.values()}
+    # one contrast is named once, above the table; several are named in each row
+    named = {contrast: "" if len(contrasts) == 1 else f"{contrast}: " for contrast in contrasts}
+    pair = f"{contrasts.pop()}, " if len(contrasts) == 1 else ""
+    level = f"{100 * next(iter(effects.values())).confidence:g}%"
+    points = scale_of(claim.metric) == "pp"
+    matters = show(100 * claim.smallest_effect, 2, "pp") if points else show(claim.smallest_effect, 4)
+    caption = f"{pair}{claim.metric}: mean difference and {level} interval. Would matter: {matters} or more."
+    about = [
+        ("The source claims", claim.source),
+        ("Tested here", claim.statement),
+        ("Counts as support", claim.criterion),
+    ]
+    tag = f" (source tag {claim.tag})" if claim.tag else ""
+
+    body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
+    cells = "".join(
+        f'<tr><th scope="row">{escape(named[effect.contrast] + regime)}</th>'
+        f"<td>{_effect_html(effect)}</td><td>{badge(judgement)}</td></tr>"
+        for regime, effect, judgement in rows
+    )
+    head = '<tr><th scope="col">Regime</th><th scope="col">Effect</th><th scope="col">Judgement</th></tr>'
+    foot = f'<p class="claim-note">{escape(note)}</p>' if note else ""
+    label = escape(f"Claim {claim.id}: {overall}", quote=True)
+    html = (
+        f'<style>{_STYLE}</style><div class="claim-card claim-card-{overall}" role="region" aria-label="{label}">'
+        f'<p class="claim-head"><span class="claim-key">Claim{escape(tag)}</span>{badge(overall)}</p>{body}'
+        f"<table><caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>{foot}</div>"
+    )
+    lines = [f"**Claim{tag}: {SYMBOLS[overall]} {overall}**", ""]
+    lines += [line for key, text in about for line in (f"**{key}:** {text}", "")]
+    lines += [caption, "", "| Regime | Effect | Judgement |", "|---|---|---|"]
+    lines += [
+        _row(named[effect.contrast] + regime, effect.text(), f"{SYMBOLS[judgement]} {judgement}")
+        for regime, effect, judgement in rows
+    ]
+    return Card(html, "\n".join(lines + (["", note] if note else [])))
+
+
+def verdict_table(records: Iterable[Record]) -> Card:
+    """All verdicts at a glance, one row a record: chapter, claim, verdict, and the range of its effects over the
+    regimes."""
+    records = list(records)
+    if not records:
+        raise ValueError("records is empty; expected at least one record of the ledger")
+    rows = [(_title(record.chapter), record.claim.statement, record.verdict, _span(record)) for record in records]
+    names = ("Chapter", "Claim", "Verdict", "Effect")
+    cells = "".join(
+        f"<tr><td>{escape(chapter)}</td><td>{escape(statement)}</td><td>{badge(word)}</td><td>{escape(span)}</td></tr>"
+        for chapter, statement, word, span in rows
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    caption = "Verdicts, and mean effects (their range where a claim is tested in several regimes)"
+    html = (
+        f'<style>{_STYLE}</style><table class="verdict-table"><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
+    )
+    lines = [_row(*names), "|---|---|---|---|"]
+    lines += [_row(chapter, text, f"{SYMBOLS[word]} {word}", span) for chapter, text, word, span in rows]
+    return Card(html, "\n".join(lines))
+
+
+def _effect_html(effect: Effect) -> str:
+    parts = (*effect.parts(), f"n = {effect.n}")
+    return " ".join(f'<span class="effect">{escape(part)}</span>' for part in parts)
+
+
+def _span(record: Record) -> str:
+    effects = sorted(record.effects.values(), key=lambda effect: effect.mean)
+    low, high = effects[0].parts(), effects[-1].parts()
+    return " ".join(low) if len(effects) == 1 else f"{low[0]} to {high[0]}"
+
+
+def _title(chapter: str) -> str:
+    return chapter.replace("_", " ").replace("/", " · ")
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,0 +1,89 @@
+"""The real data that the chapters share, split and disturbed in a way that a seed decides.
+
+Every function that draws at random takes a ``torch.Generator``; ``generator(seed, purpose)`` makes independent ones, so that the
+data split, the initial weights and the batch order of one seed never depend on each other.
+"""
+
+from functools import cache
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+Splits = dict[str, tuple[Tensor, Tensor]]
+
+
+def generator(seed: int, purpose: str) -> torch.Generator:
+    """A generator for one ``purpose`` ("data", "weights", "batches", …) of one ``seed``, independent of every other purpose."""
+    entropy = [int(seed), *purpose.encode()]
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
+
+
+@cache
+def digits() -> tuple[Tensor, Tensor]:
+    """scikit-learn's handwritten digits: images (1797, 64) in [0, 1], row by row of 8 × 8 pixels, and labels (1797,) in 0…9."""
+    bunch = load_digits()
+    return torch.tensor(bunch.data / 16.0, dtype=torch.float32), torch.tensor(bunch.target)
+
+
+def split(x: Tensor, y: Tensor, sizes: dict[str, int | None], rng: torch.Generator) -> Splits:
+    """Cut (x, y) of N examples at random into disjoint named splits.
+
+    ``sizes`` gives the number of examples of each split, in order; ``None``, at most once and last, takes what is left.
+    Raises ``ValueError`` when a size is not positive or the sizes do not fit into N.
+    """
+    n = len(x)
+    if len(y) != n:
+        raise ValueError(f"y: {len(y)} labels for {n} examples in x; one label for each example is needed")
+    order = torch.randperm(n, generator=rng)
+    start, result = 0, {}
+    for i, (name, size) in enumerate(sizes.items()):
+        if size is None and i == len(sizes) - 1:
+            size = n - start
+        if not isinstance(size, int) or size <= 0 or start + size > n:
+            raise ValueError(
+                f"sizes[{name!r}]: {size} of the {n - start} examples left (of {n}); a positive whole number that fits is needed"
+            )
+        chosen = order[start : start + size]
+        result[name] = (x[chosen], y[chosen])
+        start += size
+    return result
+
+
+def flip_labels(y: Tensor, fraction: float, classes: int, rng: torch.Generator) -> Tensor:
+    """Symmetric label noise: exactly ``round(fraction · N)`` of the labels (N,), drawn at random, move to a different class."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction: {fraction}; a share between 0 and 1 is needed")
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise ValueError(
+            f"y: labels from {int(y.min())} to {int(y.max())}; with classes={classes} they must lie in 0…{classes - 1}"
+        )
+    chosen = torch.randperm(len(y), generator=rng)[: round(fraction * len(y))]
+    noisy = y.clone()
+    noisy[chosen] = (y[chosen] + torch.randint(1, classes, (len(chosen),), generator=rng)) % classes
+    return noisy
+
+
+def digits_splits(seed: int, *, train: int, validation: int = 400, label_noise: float = 0.0) -> Splits:
+    """The digits as ``train``, ``validation`` and ``test`` (all the rest); only the training labels carry ``label_noise``."""
+    rng = generator(seed, "data")
+    splits = split(*digits(), {"train": train, "validation": validation, "test": None}, rng)
+    x, y = splits["train"]
+    splits["train"] = (x, flip_labels(y, label_noise, 10, rng))
+    return splits
+
+
+def modular_addition(seed: int, prime: int = 23, share: float = 0.6) -> Splits:
+    """All pairs (a, b), 0 ≤ a, b < prime, as two one-hot vectors (2·prime,), with label (a + b) mod prime.
+
+    ``share`` of the prime² pairs is the training set; the rest is halved into validation and test.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share: {share}; a share between 0 and 1 is needed")
+    a, b = (t.flatten() for t in torch.meshgrid(torch.arange(prime), torch.arange(prime), indexing="ij"))
+    x = torch.cat([one_hot(a, prime), one_hot(b, prime)], 1).float()
+    held_out = len(x) - round(share * len(x))
+    sizes = {"train": len(x) - held_out, "validation": held_out // 2, "test": None}
+    return split(x, (a + b) % prime, sizes, generator(seed, "data"))

@@ -1,0 +1,66 @@
+"""The update alone: coordinates driven by gradients that we prescribe, so that a closed form can be laid over the measurement."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adamw_book.ensemble import learning_rate_factors
+from adamw_book.optim import AdamW
+
+
+def drive(
+    gradient: Callable[[int, Tensor], Tensor | None],
+    start: Tensor,
+    steps: int,
+    *,
+    schedule: str = "constant",
+    lr: float | Tensor = 1e-3,
+    **hyper,
+) -> Tensor:
+    """Run the optimizer on coordinates whose gradient is ``gradient(step, w)``; return the trajectory (steps + 1, R, n).
+
+    ``start`` is (R, n): R replicas of n coordinates. ``lr``, ``weight_decay`` and ``l2`` may be tensors of shape (R,). A gradient of
+    None means that the parameter took no part in the loss, as when a layer is frozen.
+    """
+    if start.ndim != 2:
+        raise ValueError(f"start: shape {tuple(start.shape)}; a tensor (R, n), replicas × coordinates, is needed")
+    w = start.clone().requires_grad_()
+    factors = learning_rate_factors(schedule, steps).tolist()
+    optimizer = AdamW([w], lr=lr, **{"weight_decay": 0.0, **hyper})
+    path = torch.empty(steps + 1, *start.shape, dtype=start.dtype)
+    path[0] = start
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = lr * factors[step]
+        w.grad = gradient(step, w.detach())
+        optimizer.step()
+        path[step + 1] = w.detach()
+    return path
+
+
+def silent(step: int, w: Tensor) -> Tensor:
+    """The gradient of a null coordinate: exactly zero, at every step."""
+    return torch.zeros_like(w)
+
+
+def noise(sd: float | Tensor, rng: torch.Generator) -> Callable[[int, Tensor], Tensor]:
+    """Gradients that are pure noise: independent normal draws of standard deviation ``sd`` (a number, or a tensor (R, 1))."""
+    return lambda step, w: torch.randn(w.shape, generator=rng) * sd
+
+
+def scale_invariant_noise(rng: torch.Generator) -> Callable[[int, Tensor], Tensor]:
+    """Noise gradients of a loss that does not change when w (R, n) is rescaled: orthogonal to w, and of size 1/‖w‖."""
+
+    def gradient(step: int, w: Tensor) -> Tensor:
+        g = torch.randn(w.shape, generator=rng)
+        norm = w.norm(dim=1, keepdim=True)
+        direction = w / norm
+        return (g - (g * direction).sum(1, keepdim=True) * direction) / norm
+
+    return gradient
+
+
+def remaining(lr: float, weight_decay: float, steps: int, schedule: str = "constant") -> np.ndarray:
+    """F1: the share ∏(1 − η_t λ) of a null coordinate that AdamW has left after 0 … steps updates, shape (steps + 1,)."""
+    return np.concatenate([[1.0], np.cumprod(1 - lr * weight_decay * learning_rate_factors(schedule, steps))])

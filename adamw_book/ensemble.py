@@ -1,0 +1,324 @@
+"""Train hundreds of models at once: arms × grid × seeds on one replica axis, one optimizer step for all.
+
+The parameters of R models are stacked along a leading axis, ``torch.func.vmap`` maps the forward pass over it, one backward pass
+gives all gradients, and one :class:`adamw_book.optim.AdamW`, whose ``lr``, ``weight_decay`` and ``l2`` are tensors of shape (R,),
+updates all of them. Runs with the same seed start from the same weights and see the same batches, whatever their arm: comparisons
+are paired. Replicas never mix, so a run gives the same result alone or as one of a thousand (to float rounding).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from adamw_book.data import Splits, generator
+from adamw_book.optim import AdamW
+
+HYPER = ["lr", "weight_decay", "l2"]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of each replica: logits (R, N, C), class labels (R, N) → (R,), in nats."""
+    return functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Share of examples classified correctly in each replica: logits (R, N, C), class labels (R, N) → (R,), in 0…1.
+
+    A replica whose logits are not finite has learned nothing that could be used: it counts as 0.
+    """
+    correct = (logits.argmax(-1) == targets).float().mean(1)
+    return correct * logits.isfinite().flatten(1).all(1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: ``model()`` makes one module, ``data(seed)`` its splits {"train": (x, y), …}, ``loss`` and ``metrics`` judge it.
+
+    ``loss`` and each metric map (logits (R, N, C), targets (R, N)) to (R,).
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    data: Callable[[int], Splits]
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(
+        default_factory=lambda: {"loss": cross_entropy, "accuracy": accuracy}
+    )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a ``measure`` function sees after ``step`` updates: R replicas, each tensor with the replica axis in front."""
+
+    step: int
+    runs: pd.DataFrame
+    parameters: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    exp_avg_sq: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Result:
+    """``table``: the runs' columns + step, metric, value (tidy). ``parameters``: {name: (R, …)}, in the order of ``runs``, if kept."""
+
+    table: pd.DataFrame
+    runs: pd.DataFrame
+    parameters: dict[str, Tensor] | None
+
+
+def _constant(progress: np.ndarray) -> np.ndarray:
+    return np.ones_like(progress)
+
+
+def _cosine(progress: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.cos(np.pi * progress))
+
+
+def _warmup_cosine(progress: np.ndarray, warmup: float = 0.1) -> np.ndarray:
+    return np.where(progress < warmup, progress / warmup, _cosine((progress - warmup) / (1 - warmup)))
+
+
+def _warmup_stable_decay(progress: np.ndarray, warmup: float = 0.1, decay: float = 0.2) -> np.ndarray:
+    return np.minimum(1.0, np.minimum(progress / warmup, (1 - progress) / decay))
+
+
+SCHEDULES = {"constant": _constant, "cosine": _cosine, "warm-up + cosine": _warmup_cosine, "WSD": _warmup_stable_decay}
+
+
+def learning_rate_factors(schedule: str, steps: int) -> np.ndarray:
+    """The factors (steps,) by which a named schedule multiplies ``lr``: step t = 0 … steps−1 is taken at progress (t + ½) / steps."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule: {schedule!r} is unknown; choose from {', '.join(map(repr, SCHEDULES))}")
+    return SCHEDULES[schedule]((np.arange(steps) + 0.5) / steps)
+
+
+def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> dict[str, Tensor]:
+    """Stacked initial weights {name: (len(seeds), …)}: row i is what ``model()`` draws under seed ``seeds[i]``."""
+    by_seed = {}
+    for seed in dict.fromkeys(seeds):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator(seed, "weights").initial_seed())
+            by_seed[seed] = dict(model().named_parameters())
+    first = next(iter(by_seed.values()))
+    return {name: torch.stack([by_seed[seed][name].detach() for seed in seeds]) for name in first}
+
+
+def batch_order(seed: int, examples: int, batch_size: int, steps: int) -> Tensor:
+    """Indices (steps, batch_size) of one seed's batches: fresh permutations of the training set, one after the other."""
+    rng = generator(seed, "batches")
+    epochs = -(-steps * batch_size // examples)
+    stream = torch.cat([torch.randperm(examples, generator=rng) for _ in range(epochs)])
+    return stream[: steps * batch_size].view(steps, batch_size)
+
+
+def train(
+    task: Task,
+    runs: pd.DataFrame,
+    *,
+    steps: int,
+    batch_size: int | None = None,
+    record: Sequence[int] | None = None,
+    evaluate: Sequence[str] = ("train", "validation"),
+    measure: Callable[[Snapshot], dict[str, Tensor]] | None = None,
+    decays: Callable[[str], bool] = lambda name: True,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    keep_parameters: bool = False,
+    device: str | torch.device | None = None,
+    chunk_size: int | None = None,
+    progress: bool = True,
+) -> Result:
+    """Train every row of ``runs`` on ``task`` for ``steps`` updates and return what was recorded.
+
+    runs: columns arm, lr, weight_decay, l2, seed; optional ``schedule`` (a name in ``SCHEDULES``); further columns are carried along.
+    batch_size: examples a step, drawn without replacement epoch by epoch; None takes the whole training set at every step.
+    record: the steps (0 … steps, counted in finished updates) at which ``evaluate``'s splits, "weight norm" (the Euclidean norm of all
+        parameters) and ``measure`` are recorded; by default the end. Leave "test" out of ``evaluate`` until the last run.
+    decays: names of parameters → whether weight_decay and l2 act on them (by default all, as in torch).
+    chunk_size: replicas trained at a time; None takes what the memory holds, and on a CPU no more than its caches like.
+    device: by default a GPU where there is one.
+
+    Raises ``ValueError`` for missing columns, an unknown schedule or split, an impossible batch size or step.
+    """
+    runs = _checked(runs, steps, batch_size)
+    record = sorted(set([steps] if record is None else record))
+    if not record or record[0] < 0 or record[-1] > steps:
+        raise ValueError(f"record: {record}; steps between 0 and steps={steps} are needed")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    splits = {seed: task.data(int(seed)) for seed in runs["seed"].unique()}
+    missing = [name for name in ("train", *evaluate) if any(name not in s for s in splits.values())]
+    if missing:
+        raise ValueError(
+            f"evaluate: task {task.name!r} has no split {missing[0]!r}; it has {list(next(iter(splits.values())))}"
+        )
+
+    examples = min(len(s["train"][0]) for s in splits.values())
+    if batch_size is not None and batch_size > examples:
+        raise ValueError(f"batch_size: {batch_size}; the training set has {examples} examples (None takes all of them)")
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        raise ValueError(f"chunk_size: {chunk_size}; a positive whole number, or None, is needed")
+
+    template = task.model()
+    if any(True for _ in template.buffers()):
+        raise ValueError(
+            "task.model: the module keeps buffers (running statistics?), which replicas cannot share; use GroupNorm or LayerNorm"
+        )
+    apply = vmap(lambda parameters, x: functional_call(template, parameters, (x,)))
+
+    def once(chunk: pd.DataFrame, bar) -> tuple[list[pd.DataFrame], dict[str, Tensor]]:
+        seeds = list(chunk["seed"].unique())
+        seed_of = torch.tensor([seeds.index(s) for s in chunk["seed"]], device=device)
+        on_device = {
+            name: tuple(torch.stack([splits[s][name][i] for s in seeds]).to(device) for i in (0, 1))
+            for name in {"train", *evaluate}
+        }
+        parameters = {
+            n: p.to(device).requires_grad_() for n, p in initial_parameters(task.model, list(chunk["seed"])).items()
+        }
+        hyper = {name: torch.tensor(chunk[name].to_numpy(), dtype=torch.float32, device=device) for name in HYPER}
+        base_lr, lr = hyper.pop("lr"), torch.empty(len(chunk), device=device)
+        factors = torch.tensor(
+            np.stack([learning_rate_factors(s, steps) for s in chunk["schedule"]]), dtype=torch.float32, device=device
+        )
+        groups = [
+            {"params": [p for n, p in parameters.items() if decays(n)], **hyper},
+            {"params": [p for n, p in parameters.items() if not decays(n)], "weight_decay": 0.0, "l2": 0.0},
+        ]
+        lr.copy_(base_lr)
+        optimizer = AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps)
+
+        x_train, y_train = on_device["train"]
+        if batch_size is not None:
+            orders = torch.stack([batch_order(int(s), x_train.shape[1], batch_size, steps) for s in seeds], 1).to(
+                device
+            )
+        else:
+            x_full, y_full = x_train[seed_of], y_train[seed_of]
+        rows = torch.arange(len(seeds), device=device)[:, None]
+        frames = []
+
+        def note(step: int) -> None:
+            with torch.no_grad():
+                values = {}
+                for name in evaluate:
+                    values |= _evaluate(task, apply, parameters, *on_device[name], seed_of, name)
+                values["weight norm"] = sum(p.flatten(1).square().sum(1) for p in parameters.values()).sqrt()
+                if measure is not None:
+                    state = {
+                        n: optimizer.state[p].get("exp_avg_sq", torch.zeros_like(p)) for n, p in parameters.items()
+                    }
+                    gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
+                    values |= measure(
+                        Snapshot(step, chunk, {n: p.detach() for n, p in parameters.items()}, gradients, state)
+                    )
+            frames.extend(chunk.assign(step=step, metric=m, value=v.double().cpu().numpy()) for m, v in values.items())
+
+        if 0 in record:
+            note(0)
+        for step in range(steps):
+            if batch_size is not None:
+                batch = orders[step]
+                x, y = x_train[rows, batch][seed_of], y_train[rows, batch][seed_of]
+            else:
+                x, y = x_full, y_full
+            loss = task.loss(apply(parameters, x), y)
+            gradients = torch.autograd.grad(loss.sum(), list(parameters.values()))
+            for p, g in zip(parameters.values(), gradients, strict=True):
+                p.grad = g
+            torch.mul(base_lr, factors[:, step], out=lr)
+            optimizer.step()
+            if step + 1 in record:
+                note(step + 1)
+            bar.update(len(chunk))
+        return frames, {n: p.detach().cpu() for n, p in parameters.items()} if keep_parameters else {}
+
+    size = chunk_size or _fitting_chunk(task, template, runs, splits, batch_size, device)
+    frames, kept, start = [], [], 0
+    with tqdm(
+        total=len(runs) * steps, desc=task.name, unit="step", unit_scale=True, disable=not progress, leave=False
+    ) as bar:
+        while start < len(runs):
+            done = bar.n
+            try:
+                tables, parameters = once(runs.iloc[start : start + size], bar)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size, bar.n = size // 2, done
+                torch.cuda.empty_cache()
+                continue
+            frames += tables
+            kept.append(parameters)
+            start += size
+    table = pd.concat(frames, ignore_index=True).drop(columns=[] if "schedule" in runs.attrs["given"] else ["schedule"])
+    stacked = {n: torch.cat([k[n] for k in kept]) for n in kept[0]} if keep_parameters else None
+    return Result(table, runs, stacked)
+
+
+def _checked(runs: pd.DataFrame, steps: int, batch_size: int | None) -> pd.DataFrame:
+    missing = [c for c in ("arm", *HYPER, "seed") if c not in runs]
+    if missing:
+        raise ValueError(
+            f"runs: no column {missing[0]!r}; needed are arm, lr, weight_decay, l2, seed (found {list(runs.columns)})"
+        )
+    if runs.empty:
+        raise ValueError("runs: the table is empty; at least one run is needed")
+    if runs[[*HYPER, "seed"]].isna().any().any():
+        raise ValueError("runs: lr, weight_decay, l2 and seed must all have a value; found a missing one")
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps: {steps}; a positive whole number is needed")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(
+            f"batch_size: {batch_size}; a positive whole number, or None for the whole training set, is needed"
+        )
+    checked = runs.reset_index(drop=True).copy()
+    checked.attrs["given"] = list(runs.columns)
+    if "schedule" not in checked:
+        checked["schedule"] = "constant"
+    for schedule in checked["schedule"].unique():
+        learning_rate_factors(schedule, 1)
+    return checked
+
+
+def _evaluate(task, apply, parameters, x, y, seed_of, name, block: int = 128) -> dict[str, Tensor]:
+    """Every metric on one split, a block of replicas at a time, since evaluation sets are larger than batches."""
+    parts = {f"{name} {m}": [] for m in task.metrics}
+    for start in range(0, len(seed_of), block):
+        rows = slice(start, start + block)
+        targets = y[seed_of[rows]]
+        logits = apply({n: p.detach()[rows] for n, p in parameters.items()}, x[seed_of[rows]])
+        for metric, function in task.metrics.items():
+            parts[f"{name} {metric}"].append(function(logits, targets))
+    return {key: torch.cat(values) for key, values in parts.items()}
+
+
+def _fitting_chunk(task, template, runs, splits, batch_size, device) -> int:
+    """Replicas that fit into half of the free memory, counted from one replica's parameters and saved activations."""
+    x, y = next(iter(splits.values()))["train"]
+    x, y = (x, y) if batch_size is None else (x[:batch_size], y[:batch_size])
+    saved = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal saved
+        saved += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        task.loss(template(x)[None], y[None])
+    # per replica: weights, gradients, two moments, temporaries of the update; activations forward and backward
+    per_replica = (
+        6 * sum(p.numel() * p.element_size() for p in template.parameters())
+        + 3 * saved
+        + 2 * x.numel() * x.element_size()
+    )
+    if device.type == "cuda":
+        return max(1, min(len(runs), int(0.5 * torch.cuda.mem_get_info(device)[0] / per_replica)))
+    # a chunk that stays in the CPU's caches is faster than a larger one
+    return max(1, min(len(runs), 128, int(2**31 / per_replica)))

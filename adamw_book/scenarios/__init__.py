@@ -1,0 +1,22 @@
+"""One module a chapter, by the chapter's own name: its data, its task, its measurements, and its `STUDY`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..ledger import Study
+
+STUDIES = {
+    "decoupled_weight_decay": "adamw_book.scenarios.decoupled_weight_decay",
+    "overfitting": "adamw_book.scenarios.overfitting",
+}
+
+
+def study(chapter: str) -> Study:
+    """The study of a chapter, by the last part of the chapter's name. Its module is imported now, not with the
+    package."""
+    if chapter not in STUDIES:
+        raise ValueError(f"chapter is {chapter!r}; expected one of {', '.join(STUDIES)}")
+    return import_module(STUDIES[chapter]).STUDY
