@@ -26,9 +26,11 @@ _STYLE = """
   color: inherit; background: transparent}
 :where(.claim-card caption, .verdict-table caption) {caption-side: top; text-align: left; padding: .2em 0;
   color: inherit}
-:where(.claim-card th, .claim-card td, .verdict-table th, .verdict-table td) {text-align: left; vertical-align: top;
-  padding: .25em .6em .25em 0; border: 0; border-top: 1px solid var(--pst-color-border, #8886); overflow-wrap: anywhere}
+:where(.claim-card th, .claim-card td, .verdict-table th, .verdict-table td) {text-align: left; border: 0;
+  border-top: 1px solid var(--pst-color-border, #8886); padding: .25em .6em .25em 0; vertical-align: top}
+:where(.claim-card tbody th, .verdict-table tbody th) {font-weight: 400}
 :where(.claim-card .effect, .verdict-table .effect) {white-space: nowrap; font-variant-numeric: tabular-nums}
+:where(.verdict-table .chapter) {display: block; font-size: .9em; opacity: .8}
 :where(.verdict) {display: inline-block; padding: 0 .55em; border-radius: 1em; font-weight: 600; white-space: nowrap;
   color: #fff; background: #59636e}
 :where(.verdict-supported) {background: #1a7f37}
@@ -73,7 +75,9 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> C
     pair = f"{contrasts.pop()}, " if len(contrasts) == 1 else ""
     level = f"{100 * next(iter(effects.values())).confidence:g}%"
     points = scale_of(claim.metric) == "pp"
-    matters = show(100 * claim.smallest_effect, 2, "pp") if points else show(claim.smallest_effect, 4)
+    matters = (
+        show(100 * claim.smallest_effect, 2, "pp", sign=False) if points else show(claim.smallest_effect, 4, sign=False)
+    )
     caption = f"{pair}{claim.metric}: mean difference and {level} interval. Would matter: {matters} or more."
     about = [
         ("The source claims", claim.source),
@@ -85,10 +89,10 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> C
     body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
     cells = "".join(
         f'<tr><th scope="row">{escape(named[effect.contrast] + regime)}</th>'
-        f"<td>{_effect_html(effect)}</td><td>{badge(judgement)}</td></tr>"
+        f"<td>{_parts_html(*effect.parts(), f'n = {effect.n}')} {badge(judgement)}</td></tr>"
         for regime, effect, judgement in rows
     )
-    head = '<tr><th scope="col">Regime</th><th scope="col">Effect</th><th scope="col">Judgement</th></tr>'
+    head = '<tr><th scope="col">Regime</th><th scope="col">Effect and judgement</th></tr>'
     foot = f'<p class="claim-note">{escape(note)}</p>' if note else ""
     label = escape(f"Claim {claim.id}: {overall}", quote=True)
     html = (
@@ -113,31 +117,31 @@ def verdict_table(records: Iterable[Record]) -> Card:
     if not records:
         raise ValueError("records is empty; expected at least one record of the ledger")
     rows = [(_title(record.chapter), record.claim.statement, record.verdict, _span(record)) for record in records]
-    names = ("Chapter", "Claim", "Verdict", "Effect")
     cells = "".join(
-        f"<tr><td>{escape(chapter)}</td><td>{escape(statement)}</td><td>{badge(word)}</td><td>{escape(span)}</td></tr>"
+        f'<tr><th scope="row"><span class="chapter">{escape(chapter)}</span> {escape(statement)}</th>'
+        f"<td>{badge(word)} {_parts_html(*span)}</td></tr>"
         for chapter, statement, word, span in rows
     )
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    caption = "Verdicts, and mean effects (their range where a claim is tested in several regimes)"
+    caption = "The verdicts, and the mean effect (its range, where a claim is tested in several regimes)"
     html = (
-        f'<style>{_STYLE}</style><table class="verdict-table"><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
+        f'<style>{_STYLE}</style><table class="verdict-table"><caption>{caption}</caption><thead><tr>'
+        '<th scope="col">Claim, by chapter</th><th scope="col">Verdict and effect</th></tr></thead>'
+        f"<tbody>{cells}</tbody></table>"
     )
-    lines = [_row(*names), "|---|---|---|---|"]
-    lines += [_row(chapter, text, f"{SYMBOLS[word]} {word}", span) for chapter, text, word, span in rows]
+    lines = ["| Chapter | Claim | Verdict | Effect |", "|---|---|---|---|"]
+    lines += [_row(chapter, text, f"{SYMBOLS[word]} {word}", " ".join(span)) for chapter, text, word, span in rows]
     return Card(html, "\n".join(lines))
 
 
-def _effect_html(effect: Effect) -> str:
-    parts = (*effect.parts(), f"n = {effect.n}")
+def _parts_html(*parts: str) -> str:
+    """Texts of which none is broken over two lines."""
     return " ".join(f'<span class="effect">{escape(part)}</span>' for part in parts)
 
 
-def _span(record: Record) -> str:
+def _span(record: Record) -> tuple[str, ...]:
     effects = sorted(record.effects.values(), key=lambda effect: effect.mean)
     low, high = effects[0].parts(), effects[-1].parts()
-    return " ".join(low) if len(effects) == 1 else f"{low[0]} to {high[0]}"
+    return low if len(effects) == 1 else (low[0], f"to {high[0]}")
 
 
 def _title(chapter: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from adamw_book.data import Splits, generator
 from adamw_book.optim import AdamW

@@ -238,6 +238,23 @@ def _probe(study: Study) -> pd.DataFrame:
     return probe.assign(value=[float(f"{x:.8g}") for x in probe["value"]], run=probe["run"].astype(str))
 
 
+def probe_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """A probe out of an ensemble's tidy table: one row a run, step and metric, with tolerances.
+
+    The first 20 steps are held tightly: they change with the data, the weights, the batches and the update. What
+    comes later is held loosely, because another processor's rounding grows along the way.
+    """
+    early = table["step"] <= 20
+    accuracy = table["metric"].str.contains("accuracy")
+    condition = ", " + table["condition"].astype(str) if "condition" in table else ""
+    rows = table[["step", "metric", "value"]].assign(
+        run=table["arm"] + condition + ", seed " + table["seed"].astype(str),
+        atol=np.where(accuracy, np.where(early, 0.005, 0.03), 1e-4),
+        rtol=np.where(early, 1e-3, 0.1),
+    )
+    return rows[PROBE]
+
+
 def _records(table: pd.DataFrame) -> list[dict]:
     return [{key: None if value != value else value for key, value in row.items()} for row in table.to_dict("records")]
 
@@ -440,28 +457,3 @@ def _drifted(now: pd.DataFrame, was: pd.DataFrame) -> Iterator[str]:
         elif not abs(row.value_now - row.value) <= row.atol + row.rtol * abs(row.value):
             allowed = f"{row.atol + row.rtol * abs(row.value):.2g}"
             yield f"{where} gives {row.value_now:.8g}, and {row.value:.8g} in the record (allowed: ±{allowed})"
-
-
-def probe_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """A probe out of an ensemble's tidy table: one row a run, step and metric, with tolerances.
-
-    Losses of the first steps are held tightly: they change with the data, the initial weights, the batches and the update. What
-    comes later is held loosely, because another processor's rounding grows along the way.
-    """
-    early = table["step"] <= 20
-    names = (
-        table["arm"]
-        + (", " + table["condition"] if "condition" in table else "")
-        + ", seed "
-        + table["seed"].astype(str)
-    )
-    return pd.DataFrame(
-        {
-            "run": names,
-            "step": table["step"],
-            "metric": table["metric"],
-            "value": table["value"],
-            "atol": np.where(table["metric"].str.contains("accuracy"), np.where(early, 0.005, 0.03), 1e-4),
-            "rtol": np.where(early, 1e-3, 0.1),
-        }
-    )

@@ -24,7 +24,7 @@ from .evidence import Effect, scale_of
 
 ARM_STYLE = {
     "AdamW": {"color": "#005F9E", "marker": "o", "linestyle": "-"},
-    "Adam + L2": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
+    "Adam + L2": {"color": "#D25A00", "marker": "s", "linestyle": "--"},
     "Adam": {"color": "#222222", "marker": "^", "linestyle": ":"},
     "AdamW, lr-independent": {"color": "#CC79A7", "marker": "D", "linestyle": "-."},
 }
@@ -35,7 +35,7 @@ LABELS = {
     "step": "step t",
     "seed": "seed",
 }
-WIDTH = 6.2
+WIDTH = 5.4  # inches: wide enough for two panels, narrow enough to be read on a phone
 _RC = {
     "font.size": 11.5,
     "font.family": "sans-serif",
@@ -52,10 +52,10 @@ _RC = {
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.9,
-    "lines.markersize": 5.5,
+    "lines.markersize": 5,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "figure.figsize": (WIDTH, 3.7),
+    "figure.figsize": (WIDTH, 3.5),
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
     "savefig.bbox": "tight",
@@ -123,7 +123,7 @@ def heat_map_pair(
         rows = _rows(table, metric, step, [x, "value"], f"table {title!r}")
         columns[title] = y.get(title) if isinstance(y, Mapping) else y or _varying_decay(rows, title)
         _need(rows, [columns[title]], f"table {title!r}")
-        maps[title] = rows.pivot_table(index=columns[title], columns=x, values="value", aggfunc="mean", dropna=False)
+        maps[title] = rows.pivot_table(index=columns[title], columns=x, values="value", aggfunc=_mean, dropna=False)
     corner = None
     if axes is None:
         axes, corner = _panels(len(maps))
@@ -178,6 +178,11 @@ def _heat_map(ax: Axes, found: pd.DataFrame, low: float, high: float, higher_is_
     ax.plot(xs[dots], ys[[best[i] for i in dots]], marker="o", markersize=6, **ink)
     ax.plot(xs[top[1]], ys[top[0]], marker="*", markersize=13, **ink)
     return mesh
+
+
+def _mean(values: pd.Series) -> float:
+    """As in `select`: a configuration that diverged in any seed has no mean."""
+    return values.mean() if np.isfinite(values).all() else np.nan
 
 
 def _varying_decay(rows: pd.DataFrame, title: str) -> str:

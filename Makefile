@@ -1,0 +1,69 @@
+# The book's commands. `make` alone lists them. Works with GNU make 3.81 (macOS) and later.
+
+# The pinned set is tested with Python 3.11, so that one is tried first.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV ?= .venv
+PORT ?= 8000
+WORKERS ?= 2
+
+BIN = $(VENV)/bin/python
+STAMP = $(VENV)/.installed
+
+.PHONY: help book test pages serve lint bench evidence clean
+
+help:
+	@echo 'make book        execute every chapter and build the pages in _build/html'
+	@echo 'make test        unit tests, formula checks and every notebook, on the CPU'
+	@echo 'make pages       check the built pages in Chromium'
+	@echo 'make serve       show the built book on http://127.0.0.1:$(PORT)  (PORT=...)'
+	@echo 'make lint        ruff'
+	@echo 'make bench       the benchmarks'
+	@echo 'make evidence    run the full protocols and write ledger/  (CHAPTER=overfitting for one of them)'
+	@echo 'make clean       remove what was built (the environment, .venv, stays)'
+
+# One environment for all; made when needed, and again when what it should hold has changed.
+$(STAMP): requirements.txt pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11 or later was found. Install one (https://www.python.org/downloads/), or say where it is:"; \
+		echo "    make book PYTHON=/path/to/python3.11"; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is older than Python 3.11, or does not run. Name another: make book PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (some minutes the first time)"
+	@$(BIN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN) -m pip install --disable-pip-version-check --requirement requirements.txt
+	$(BIN) -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $(STAMP)
+
+book: $(STAMP)
+	@$(BIN) tools/build_book.py
+
+# Threads of two notebooks at once would only get in each other's way.
+test: $(STAMP)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN) -m pytest -n $(WORKERS) --dist worksteal
+
+pages: $(STAMP)
+	$(BIN) -m pytest tests/test_pages.py
+
+serve: $(STAMP)
+	@test -f _build/html/index.html || { echo "There is no built book yet: run make book first."; exit 1; }
+	@echo "http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"
+	@$(BIN) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+lint: $(STAMP)
+	$(BIN) -m ruff check .
+
+bench: $(STAMP)
+	@ls benchmarks/*.py >/dev/null 2>&1 || { echo "There is no benchmarks/*.py in this checkout."; exit 1; }
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN) $$script; done
+
+evidence: $(STAMP)
+	$(BIN) -m adamw_book evidence $(if $(CHAPTER),--chapter $(CHAPTER))
+
+clean:
+	rm -rf _build
+
+.DEFAULT:
+	@echo "There is no 'make $@'. These are the commands:"; echo; $(MAKE) --no-print-directory help; exit 1

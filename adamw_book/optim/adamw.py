@@ -1,0 +1,319 @@
+"""Class AdamW: what a user of torch sees. It checks arguments, keeps torch's state and hands each step to a backend."""
+
+import os
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from . import fused_cpu, reference
+from .coefficients import COEFFICIENTS, check_arguments, check_leading_axis, is_vector, replicas_of
+from .work_table import Entry, WorkTable, is_dense, local
+
+BACKENDS = ("triton", "torch", "reference")
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.complex64, torch.complex128)
+
+
+class AdamW(Optimizer):
+    r"""AdamW as in :class:`torch.optim.AdamW`, with a coupled L2 penalty beside the decay and per-replica coefficients.
+
+    .. math::
+        \tilde g_t &= g_t + \ell\,\theta_{t-1} \\
+        m_t &= \beta_1 m_{t-1} + (1-\beta_1)\,\tilde g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2)\,\tilde g_t^2 \\
+        \theta_t &= (1-\eta\lambda)\,\theta_{t-1} - \eta\,\frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)}+\varepsilon}
+
+    With the defaults of the arguments that torch does not have, every step, state and ``state_dict`` is that of torch's AdamW (Loshchilov
+    and Hutter, 2019); a ``state_dict`` moves between the two in either direction. A parameter whose gradient is None is left alone,
+    decay included.
+
+    A vector (R,) for ``lr``, ``weight_decay``, ``l2`` or a beta gives each of R replicas, stacked along the leading axis of every
+    parameter of the group, a value of its own: row r moves as it would alone under the r-th values. Vectors may be changed in place or
+    replaced between steps (a schedule). They belong on the parameters' device; from another device they are copied at each step, and from
+    a GPU to the CPU that copy waits for the GPU.
+
+    Args:
+        params: parameters, named parameters or parameter groups, as in torch.
+        lr: learning rate η ≥ 0; a number, a 1-element tensor or a vector (R,).
+        betas: decay rates of the two moments, each in [0, 1); both numbers or both 1-element tensors, either may be a vector (R,).
+        eps: ε ≥ 0, added outside the root.
+        weight_decay: λ ≥ 0, decoupled: each step takes the share ηλ from the parameter. A number, a 1-element tensor or a vector (R,).
+        amsgrad: normalise by the largest second moment so far (Reddi et al., 2018).
+        maximize: ascend.
+        foreach: accepted and kept in the groups; all tensors are always updated together, so it changes nothing. As in torch, True asks
+            for numbers as lr and betas unless ``capturable``.
+        capturable: keep the step counts on the parameters' device, so that a CUDA graph can hold the step.
+        differentiable: let autograd through the step; it then runs on the backend "reference".
+        fused: True keeps the step counts on the parameters' device and lets ``torch.amp.GradScaler`` unscale and skip inside the
+            step. None and False mean the same: counts on the CPU, the scaler works before the step.
+        l2: ℓ ≥ 0, Adam's coupled penalty, added to the gradient; a number, a 1-element tensor or a vector (R,).
+        backend: "triton" (one kernel launch), "torch" (torch's fused CPU kernel) or "reference" (tensor algebra). None, the default,
+            takes "triton" on a GPU where Triton is installed, "torch" on the CPU where it covers the case, else "reference".
+
+    Raises:
+        ValueError: a coefficient out of its range, a vector that does not fit a parameter's leading axis, an unknown backend.
+        RuntimeError: a combination of flags that excludes itself, sparse gradients.
+    """
+
+    def __init__(
+        self,
+        params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float | Tensor = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        l2: float | Tensor = 0.0,
+        backend: str | None = None,
+    ) -> None:
+        check_arguments(lr, betas, eps, weight_decay, l2, foreach=foreach, capturable=capturable)
+        if params is None and is_vector(lr):
+            raise ValueError(
+                f"Tensor lr must be 1-element, or hold one value for each replica of the parameters; got {lr} and no parameters"
+            )
+        if backend not in (None, *BACKENDS):
+            raise ValueError(f"backend: {backend!r} is unknown; choose from {', '.join(map(repr, BACKENDS))} or None")
+        defaults = {
+            "lr": lr,
+            "betas": tuple(b.squeeze() if isinstance(b, Tensor) and b.numel() == 1 else b for b in betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+            "decoupled_weight_decay": True,
+            "l2": l2,
+        }
+        self._backend = backend
+        self._table: WorkTable | None = None
+        super().__init__(params, defaults)
+        if fused:
+            if differentiable:
+                raise RuntimeError("`fused` does not support `differentiable`")
+            if foreach:
+                raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+            self._step_supports_amp_scaling = True
+
+    @property
+    def backend(self) -> str:
+        """The backend in use; more than one, joined by " + ", where groups differ."""
+        names = {self._backend_of(p, group) for group in self.param_groups for p in group["params"]}
+        return " + ".join(name for name in BACKENDS if name in names)
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Add a group as in torch; vectors among its coefficients must fit the leading axis of its parameters."""
+        super().add_param_group(param_group)
+        try:
+            group = self.param_groups[-1]
+            replicas = replicas_of(group)
+            for p in group["params"]:
+                check_leading_axis(p, replicas, group)
+                self._backend_of(p, group)
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def step(self, closure=None):
+        """Take one step; ``closure``, if given, reevaluates the model first and its loss is returned."""
+        self._check_capture()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            self._update(getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
+        return loss
+
+    def _update(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        if self._table is None or not self._table.fits(self.param_groups):
+            self._table = self._build_table()
+        self._table.step(grad_scale, found_inf)
+        if not self._table.elsewhere or (found_inf is not None and found_inf.item()):
+            return
+        for group, params in self._table.elsewhere:
+            replicas = replicas_of(group)
+            active = [p for p in params if p.grad is not None]
+            if not active:
+                continue
+            for p in active:
+                self._prepare(p, group, replicas)
+                if grad_scale is not None:
+                    p.grad.div_(grad_scale.to(p.grad.device))
+            torch._foreach_add_([self.state[p]["step"] for p in active], 1)
+            fused: dict[torch.dtype, list[Tensor]] = {}
+            for p in active:
+                if self._backend_of(p, group) == "torch":
+                    fused.setdefault(p.dtype, []).append(p)
+                else:
+                    self._step_reference(p, group)
+            for same in fused.values():
+                self._step_fused(same, group)
+
+    def _build_table(self) -> WorkTable:
+        """Sort the parameters: those of the kernel with a gradient into the table, those of the other backends beside it."""
+        entries, idle, elsewhere = [], [], []
+        for group in self.param_groups:
+            replicas = replicas_of(group)
+            for p in group["params"]:
+                if self._backend_of(p, group) != "triton":
+                    if not elsewhere or elsewhere[-1][0] is not group:
+                        elsewhere.append((group, []))
+                    elsewhere[-1][1].append(p)
+                elif p.grad is None:
+                    idle.append(p)
+                else:
+                    self._prepare(p, group, replicas)
+                    entries.append(Entry(p, group, self.state[p], replicas))
+        return WorkTable(self.param_groups, entries, idle, elsewhere)
+
+    def _step_fused(self, params: list[Tensor], group: dict) -> None:
+        state = [self.state[p] for p in params]
+        fused_cpu.adamw_(
+            [_plain(p) for p in params],
+            [_plain(p.grad).to(p.dtype).contiguous() for p in params],
+            *([_plain(s[name]) for s in state] for name in ("exp_avg", "exp_avg_sq")),
+            [_plain(s["max_exp_avg_sq"]) for s in state] if group["amsgrad"] else [],
+            [s["step"] for s in state],
+            **{name: _number_or_vector(group[name], torch.device("cpu")) for name in COEFFICIENTS},
+            beta1=float(group["betas"][0]),
+            beta2=float(group["betas"][1]),
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
+
+    def _step_reference(self, p: Tensor, group: dict) -> None:
+        state = self.state[p]
+        on_device = group["capturable"] or group["differentiable"] or group["fused"]
+        coefficients = {name: group[name] for name in COEFFICIENTS} | dict(
+            zip(("beta1", "beta2"), group["betas"], strict=True)
+        )
+        reference.adamw_(
+            *(
+                _plain(t)
+                for t in (
+                    p,
+                    p.grad,
+                    state["exp_avg"],
+                    state["exp_avg_sq"],
+                    state["max_exp_avg_sq"] if group["amsgrad"] else None,
+                )
+            ),
+            step=_double(state["step"], p.device) if on_device else state["step"].item(),
+            eps=group["eps"],
+            maximize=group["maximize"],
+            differentiable=group["differentiable"],
+            **{name: _double(value, p.device) for name, value in coefficients.items()},
+        )
+
+    def _prepare(self, p: Tensor, group: dict, replicas: int | None) -> None:
+        """Check one parameter with a gradient and make its state at its first step."""
+        if p.grad.is_sparse:
+            raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
+        if replicas is not None:
+            check_leading_axis(p, replicas, group)
+        state = self.state[p]
+        if len(state) == 0:
+            on_device = group["capturable"] or group["fused"]
+            dtype = (
+                torch.float64 if torch.get_default_dtype() == torch.float64 and not group["fused"] else torch.float32
+            )
+            state["step"] = torch.zeros((), dtype=dtype, device=p.device if on_device else "cpu")
+            state["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            if group["amsgrad"]:
+                state["max_exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        if group["differentiable"] and state["step"].requires_grad:
+            raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
+        if group["foreach"] and isinstance(group["lr"], Tensor) and not group["capturable"]:
+            raise RuntimeError("lr as a Tensor is not supported for capturable=False and foreach=True")
+
+    def _backend_of(self, p: Tensor, group: dict) -> str:
+        wanted = self._backend
+        if wanted == "reference" or (wanted is None and group["differentiable"]):
+            return "reference"
+        if wanted is None and p.device.type == "cpu" or wanted == "torch":
+            covered = fused_cpu.supports(p, replicas_of(group) is not None, group["betas"])
+            if wanted is None or covered:
+                return "torch" if covered else "reference"
+            raise ValueError(
+                f"backend: 'torch' covers contiguous floating-point parameters on the CPU with numbers as betas, got {p.dtype} on "
+                f"{p.device} with betas {group['betas']}; backend=None chooses for each group"
+            )
+        problem = _why_not_triton(p, group)
+        if problem and wanted == "triton":
+            raise ValueError(f"backend: 'triton' {problem}; backend=None chooses for each group")
+        return "reference" if problem else "triton"
+
+    def _check_capture(self) -> None:
+        """torch's check that a step under CUDA graph capture is capturable; the method's name depends on torch's version."""
+        name = "_accelerator_graph_capture_health_check"
+        getattr(self, name if hasattr(self, name) else "_cuda_graph_capture_health_check")()
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_backend": self._backend}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._table = None
+        for group in self.param_groups:
+            for name, value in {
+                "amsgrad": False,
+                "maximize": False,
+                "foreach": None,
+                "capturable": False,
+                "fused": None,
+                "l2": 0.0,
+            }.items():
+                group.setdefault(name, value)
+            group.setdefault("differentiable", False)
+            group["decoupled_weight_decay"] = True
+            for p in group["params"]:
+                step = self.state[p].get("step") if p in self.state else None
+                if step is not None and not isinstance(step, Tensor):
+                    on_device = group["capturable"] or group["fused"]
+                    self.state[p]["step"] = torch.tensor(
+                        float(step), dtype=torch.float32, device=p.device if on_device else "cpu"
+                    )
+        if any(group["fused"] for group in self.param_groups):
+            self._step_supports_amp_scaling = True
+
+
+def _why_not_triton(p: Tensor, group: dict) -> str | None:
+    """What keeps a parameter from the kernel, if anything does."""
+    if find_spec("triton") is None:
+        return "needs the package triton, which is not installed"
+    if p.device.type != "cuda" and not (p.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return f"needs parameters on a CUDA device, got {p.device} (set TRITON_INTERPRET=1 before the first import to interpret it on the CPU)"
+    if group["differentiable"]:
+        return "does not support differentiable=True"
+    if p.dtype not in KERNEL_DTYPES:
+        return f"supports {', '.join(map(str, KERNEL_DTYPES))}, got {p.dtype}"
+    if not is_dense(local(p), replicas_of(group)):
+        return f"needs dense parameters, replica after replica, got shape {tuple(p.shape)} with strides {p.stride()}"
+    return None
+
+
+def _plain(t: Tensor | None) -> Tensor | None:
+    """The numbers that this process holds: a DTensor's local shard, a complex tensor's real view."""
+    if t is None:
+        return None
+    t = local(t)
+    return torch.view_as_real(t) if t.is_complex() else t
+
+
+def _double(value: float | Tensor, device: torch.device) -> float | Tensor:
+    """Tensor coefficients in float64: 1 − β₂ᵗ loses half of float32's digits at the first step."""
+    return value.squeeze().to(device, torch.float64) if isinstance(value, Tensor) else value
+
+
+def _number_or_vector(value: float | Tensor, device: torch.device) -> float | Tensor:
+    return _double(value, device) if is_vector(value) else float(value)

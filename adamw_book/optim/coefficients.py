@@ -1,0 +1,77 @@
+"""What a coefficient may be: a number, or a vector with one value a replica. Checks them, with torch's messages where torch has one."""
+
+from torch import Tensor
+
+COEFFICIENTS = ("lr", "weight_decay", "l2")
+
+
+def is_vector(value) -> bool:
+    """Whether a coefficient holds one value a replica; a tensor of one element is a number, as in torch."""
+    return isinstance(value, Tensor) and value.numel() != 1
+
+
+def replicas_of(group: dict) -> int | None:
+    """The number of replicas that a group's vectors agree on, None where it has none."""
+    named = [(name, group[name]) for name in COEFFICIENTS] + [
+        (f"betas[{i}]", beta) for i, beta in enumerate(group["betas"])
+    ]
+    vectors = [(name, value) for name, value in named if is_vector(value)]
+    if not vectors:
+        return None
+    first, leading = vectors[0]
+    for name, value in vectors:
+        if value.dim() != 1:
+            raise ValueError(
+                f"Tensor {name} must be 1-element, or of shape (R,) with one value a replica; got shape {tuple(value.shape)}"
+            )
+        if len(value) != len(leading):
+            raise ValueError(
+                f"{name} holds {len(value)} replicas, {first} holds {len(leading)}: vectors of a group must have one length"
+            )
+    return len(leading)
+
+
+def check_leading_axis(p: Tensor, replicas: int | None, group: dict) -> None:
+    if replicas is None or (p.dim() and p.shape[0] == replicas):
+        return
+    named = [(name, group[name]) for name in COEFFICIENTS] + [
+        (f"betas[{i}]", beta) for i, beta in enumerate(group["betas"])
+    ]
+    name = next(name for name, value in named if is_vector(value))
+    raise ValueError(
+        f"Tensor {name} must be 1-element, or hold one value for each replica along the leading axis of every parameter of its group; "
+        f"got {replicas} values and a parameter of shape {tuple(p.shape)}"
+    )
+
+
+def check_arguments(lr, betas, eps, weight_decay, l2, *, foreach, capturable) -> None:
+    """torch's checks with torch's messages, extended to vectors, whose offending replica is named."""
+    if isinstance(lr, Tensor) and foreach and not capturable:
+        raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
+    _check_range("lr", "Invalid learning rate", lr)
+    if not 0.0 <= eps:
+        raise ValueError(f"Invalid epsilon value: {eps}")
+    for i, beta in enumerate(betas):
+        _check_range(f"betas[{i}]", f"Invalid beta parameter at index {i}", beta, below=1.0)
+    _check_range("weight_decay", "Invalid weight_decay value", weight_decay)
+    _check_range("l2", "Invalid l2 value", l2)
+    numbers = [b for b in betas if not is_vector(b)]
+    if len({isinstance(b, Tensor) for b in numbers}) > 1 or not all(isinstance(b, (float, Tensor)) for b in numbers):
+        raise ValueError("betas must be either both floats or both Tensors")
+    for i, beta in enumerate(betas):
+        if isinstance(beta, Tensor) and foreach and not capturable:
+            raise ValueError(f"betas[{i}] as a Tensor is not supported for capturable=False and foreach=True")
+
+
+def _check_range(name: str, message: str, value: float | Tensor, below: float = float("inf")) -> None:
+    if not is_vector(value):
+        if not 0.0 <= value < below:
+            raise ValueError(f"{message}: {value}")
+        return
+    wrong = ~((value >= 0.0) & (value < below))
+    if wrong.any():
+        replica = int(wrong.nonzero()[0, 0])
+        limit = "0 or more" if below == float("inf") else f"in [0, {below:g})"
+        raise ValueError(
+            f"{message}: {name}[{replica}] is {value.flatten()[replica].item():g}; each replica's value must be {limit}"
+        )

@@ -1,0 +1,248 @@
+"""The build of the book, tried on a small one that is made of this book's own configuration, extensions and tools."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dependencies import Package, fingerprint, notebook_modules
+from launch_buttons import github_url, repository
+
+nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
+pytest.importorskip("jupyter_book", reason="the book's tools are not installed: pip install -r requirements.txt")
+
+ROOT = Path(__file__).resolve().parent.parent
+ORIGIN = "/srv/somewhere/book.git"  # as a clone of a folder has it
+
+
+def write_notebook(path: Path, title: str, *cells: str) -> None:
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.cells = [nbformat.v4.new_markdown_cell(f"# {title}"), *map(nbformat.v4.new_code_cell, cells)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two chapters, each on a module of its own."""
+    root = tmp_path_factory.mktemp("small") / "book"
+    root.mkdir()
+    for name in ("_ext", "_static", "tools"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "pyproject.toml", "requirements.txt"):
+        shutil.copy(ROOT / name, root / name)
+    chapters = root / "chapters"
+    write_notebook(chapters / "one.ipynb", "One", "from adamw_book.apple import weigh\nprint('apple:', weigh())")
+    write_notebook(chapters / "two.ipynb", "Two", "import adamw_book.pear as pear\nprint('pear:', pear.weigh())")
+    (chapters / "references.bib").touch()
+    (root / "_toc.yml").write_text("format: jb-book\nroot: chapters/one\nchapters:\n- file: chapters/two\n")
+    package = root / "adamw_book"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "apple.py").write_text("def weigh():\n    return 'light'\n")
+    (package / "pear.py").write_text("def weigh():\n    return 'green'\n")
+    for command in (["init", "--quiet", "--initial-branch=main"], ["remote", "add", "origin", ORIGIN]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return root
+
+
+def build(book: Path, **environment: str) -> tuple[int, str]:
+    """The exit status of a build, and what it printed."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "BOOK_"))}
+    done = subprocess.run(
+        [sys.executable, "tools/build_book.py"],
+        cwd=book,
+        env=inherited | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+def executed(output: str) -> list[str]:
+    return sorted(re.findall(r"^  (\S+): executed in", output, flags=re.MULTILINE))
+
+
+def page(book: Path, name: str) -> str:
+    return (book / "_build" / "html" / "chapters" / f"{name}.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_book_from_nothing_to_a_second_edition(book: Path):
+    """One story, because each step starts from what the one before has left behind."""
+    status, output = build(book)
+    assert status == 0, output
+    assert executed(output) == ["chapters/one", "chapters/two"]
+    assert "apple: light" in page(book, "one") and "pear: green" in page(book, "two")
+    # The origin is a folder: no Colab button, and no word of that folder.
+    assert "colab" not in page(book, "one") and ORIGIN not in page(book, "one")
+
+    # Unchanged: nothing is executed.
+    status, output = build(book)
+    assert status == 0, output
+    assert executed(output) == []
+
+    # A changed function: the chapter that depends on it is executed, no other, and the page shows it.
+    (book / "adamw_book" / "apple.py").write_text("def weigh():\n    return 'heavy'\n")
+    status, output = build(book)
+    assert status == 0, output
+    assert executed(output) == ["chapters/one"]
+    assert "apple: heavy" in page(book, "one") and "apple: light" not in page(book, "one")
+
+    # A failing cell, in a function that a chapter calls: it fails, and fails again.
+    (book / "adamw_book" / "pear.py").write_text("def weigh():\n    raise ArithmeticError('no scales')\n")
+    for _ in range(2):
+        status, output = build(book)
+        assert status != 0
+        assert "chapters/two.ipynb FAILED" in output and "ArithmeticError: no scales" in output
+
+    # Mended; and an address on GitHub gives the button.
+    (book / "adamw_book" / "pear.py").write_text("def weigh():\n    return 'ripe'\n")
+    status, output = build(book, BOOK_REPOSITORY_URL="git@github.com:someone/a-book.git")
+    assert status == 0, output
+    assert executed(output) == ["chapters/two"]
+    assert "pear: ripe" in page(book, "two")
+    assert "https://colab.research.google.com/github/someone/a-book/blob/main/chapters/one.ipynb" in page(book, "one")
+
+    # A warning of Sphinx is an error, and stays one.
+    write_notebook(book / "chapters" / "two.ipynb", "Two {doc}`nowhere`", "print(2)")
+    for _ in range(2):
+        status, output = build(book)
+        assert status != 0
+        assert "nowhere" in output
+
+    # A page without results is not published as if it had some.
+    write_notebook(book / "chapters" / "two.ipynb", "Two", "x = 2")
+    status, output = build(book)
+    assert status != 0
+    assert "no cell has an output" in output
+
+
+# ---- What a chapter depends on
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    files = {
+        "__init__.py": "from .optim import AdamW\n",
+        "optim/__init__.py": "from .adamw import AdamW\n",
+        "optim/adamw.py": "class AdamW: pass\n",
+        "evidence.py": "def late():\n    from . import numbers\n",
+        "numbers.py": "",
+        "ledger.py": "FOLDER = 'ledger'\n",
+        "scenarios/__init__.py": "from importlib import import_module\n"
+        "STUDIES = {'a': 'adamw_book.scenarios.a', 'b': 'b'}\n"
+        "def study(name):\n    return import_module(STUDIES[name], __name__)\n",
+        "scenarios/a.py": "from ..evidence import late\n",
+        "scenarios/b.py": "",
+        "plug.py": "from importlib import import_module\ndef plug(name):\n    return import_module(name)\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "adamw_book" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["numpy>=1"]\n')
+    return tmp_path
+
+
+BASE = {"adamw_book", "adamw_book.optim", "adamw_book.optim.adamw"}
+A = {"adamw_book.scenarios", "adamw_book.scenarios.a", "adamw_book.evidence", "adamw_book.numbers"}
+EVERYTHING = BASE | A | {f"adamw_book.{name}" for name in ("scenarios.b", "ledger", "plug")}
+
+
+@pytest.mark.parametrize(
+    ("code", "modules"),
+    [
+        ("import numpy", set()),
+        ("import adamw_book", BASE),
+        ("from adamw_book import AdamW", BASE),
+        ("from adamw_book import evidence", BASE | {"adamw_book.evidence", "adamw_book.numbers"}),
+        ("import adamw_book.ledger as records", BASE | {"adamw_book.ledger"}),
+        # A chapter's own scenario does not drag in the others that the package could import by name …
+        ("from adamw_book.scenarios import a", BASE | A),
+        ("def later():\n    from adamw_book.scenarios.a import late", BASE | A),
+        # … but the function that imports them does.
+        ("from adamw_book.scenarios import study", BASE | A | {"adamw_book.scenarios.b"}),
+        ("from importlib import import_module\nimport_module('adamw_book.numbers')", BASE | {"adamw_book.numbers"}),
+        # What cannot be told counts as everything.
+        ("from adamw_book.plug import plug", EVERYTHING),
+        ("!python -m adamw_book evidence", EVERYTHING),
+        ("%%script something else", set()),
+        ("no Python at all", EVERYTHING),
+    ],
+)
+def test_modules_that_a_chapter_reaches(package: Path, code: str, modules: set[str]):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    assert notebook_modules(notebook, Package(package)) == modules
+
+
+def test_fingerprint_follows_code_modules_records_and_device(package: Path):
+    path = package / "chapters" / "one.ipynb"
+    (package / "ledger").mkdir()
+    (package / "ledger" / "claim.json").write_text("1")
+
+    def now(device: str = "cpu") -> str:
+        return fingerprint(path, package, device)
+
+    write_notebook(path, "One", "from adamw_book import ledger")
+    first = now()
+    assert now() == first
+    assert now("a GPU") != first
+    (package / "adamw_book" / "numbers.py").write_text("x = 1")  # not reached
+    write_notebook(path, "Another title", "from adamw_book import ledger")
+    assert now() == first
+    (package / "ledger" / "claim.json").write_text("2")
+    second = now()
+    assert second != first
+    (package / "adamw_book" / "optim" / "adamw.py").write_text("class AdamW: changed = True")
+    third = now()
+    assert third not in (first, second)
+    (package / "adamw_book" / "table.csv").write_text("data")
+    fourth = now()
+    assert fourth != third
+    write_notebook(path, "Another title", "from adamw_book import ledger  # edited")
+    assert now() != fourth
+
+    write_notebook(path, "Records unread", "from adamw_book import evidence")
+    unread = now()
+    (package / "ledger" / "claim.json").write_text("3")
+    assert now() == unread
+
+
+# ---- Where the book came from
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("https://github.com/owner/name", "https://github.com/owner/name"),
+        ("https://github.com/owner/name.git", "https://github.com/owner/name"),
+        ("https://token@github.com/owner/na.me.git/", "https://github.com/owner/na.me"),
+        ("git@github.com:owner/name.git", "https://github.com/owner/name"),
+        ("ssh://git@github.com:22/owner/name", "https://github.com/owner/name"),
+        ("https://gitlab.com/owner/name", ""),
+        ("https://github.com.example.org/owner/name", ""),
+        ("https://example.org/github.com/owner/name", ""),
+        ("/srv/github.com/owner/name", ""),
+        ("../name", ""),
+        ("", ""),
+    ],
+)
+def test_github_url(address: str, url: str):
+    assert github_url(address) == url
+
+
+def test_the_publisher_is_asked_before_the_clone(book: Path):
+    nothing: dict[str, str] = {}
+    assert repository(book, nothing) == ("", "main")
+    actions = {"GITHUB_REPOSITORY": "o/n", "GITHUB_REF_TYPE": "branch", "GITHUB_EVENT_NAME": "push"}
+    assert repository(book, actions | {"GITHUB_REF_NAME": "v2"}) == ("https://github.com/o/n", "v2")
+    given = {"BOOK_REPOSITORY_URL": "https://github.com/a/b", "BOOK_REPOSITORY_BRANCH": "pages"}
+    assert repository(book, actions | given) == ("https://github.com/a/b", "pages")

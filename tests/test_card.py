@@ -1,0 +1,156 @@
+"""Claim cards: everything is on them, escaped, and no meaning hangs on a colour."""
+
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adamw_book.card import SYMBOLS, badge, claim_card, verdict_table
+from adamw_book.evidence import VERDICTS, Claim, Effect
+
+CLAIM = Claim(
+    id="toy.lift",
+    tag="3096487",
+    statement="AdamW has the higher test accuracy, and <b>nothing</b> else | changes.",
+    source="AdamW generalises better & faster.",
+    criterion="The interval lies above 0.",
+    metric="test accuracy",
+    smallest_effect=0.005,
+)
+
+
+def effect(mean, treatment="AdamW", control="Adam + L2"):
+    differences = pd.Series(mean + 0.001 * np.linspace(-1, 1, 12))
+    return Effect.of(differences, treatment, control, "test accuracy")
+
+
+EFFECTS = {"depth 8": effect(0.02), "depth <1>": effect(0.0)}
+
+
+class Tree(HTMLParser):
+    """Collects tags and text, and fails on a tag that is closed out of turn."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+        self.feed(html)
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def test_the_card_says_everything():
+    words = Tree(claim_card(CLAIM, EFFECTS, note="From the record.")._repr_html_()).words()
+    for part in (
+        CLAIM.source,
+        CLAIM.statement,
+        CLAIM.criterion,
+        "source tag 3096487",
+        "AdamW − (Adam + L2), test accuracy: mean difference and 95% interval. Would matter: 0.50 pp or more.",
+        "depth 8 +2.00 pp [",
+        "n = 12 ✓ supported",
+        "depth <1> 0.00 pp [",
+        "n = 12 ✗ refuted",
+        "◐ conditional",
+        "From the record.",
+    ):
+        assert part in words, part
+
+
+def test_texts_are_escaped():
+    html = claim_card(CLAIM, EFFECTS, note="<script>alert(1)</script>")._repr_html_()
+    assert "<b>nothing</b>" not in html and "&lt;b&gt;nothing&lt;/b&gt;" in html
+    assert "<script" not in html and "better &amp; faster" in html and "depth &lt;1&gt;" in html
+
+
+def test_the_card_is_a_named_region_with_headed_rows():
+    tags = Tree(claim_card(CLAIM, EFFECTS)._repr_html_()).tags
+    (region,) = [attrs for _, attrs in tags if attrs.get("role") == "region"]
+    assert region["aria-label"] == "Claim toy.lift: conditional"
+    assert region["class"] == "claim-card claim-card-conditional"
+    assert [attrs["scope"] for tag, attrs in tags if tag == "th"] == ["col"] * 2 + ["row"] * 2
+    assert "caption" in [tag for tag, _ in tags]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_badge_has_a_word_and_a_symbol_of_its_own(verdict):
+    tree = Tree(badge(verdict))
+    assert tree.words() == f"{SYMBOLS[verdict]} {verdict}"
+    assert tree.tags[0][1]["class"] == f"verdict verdict-{verdict}"
+    assert len(set(SYMBOLS.values())) == len(VERDICTS) == len(SYMBOLS)
+
+
+def luminance(color):
+    channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_white_words_are_legible_on_every_badge(verdict):
+    html = claim_card(CLAIM, EFFECTS)._repr_html_()
+    (color,) = re.findall(rf":where\(\.verdict-{verdict}\) {{background: (#\w{{6}})}}", html)
+    assert 1.05 / (luminance(color) + 0.05) >= 4.5
+
+
+def test_the_page_can_override_the_style():
+    """No style attribute, and no rule of the card's own with the weight of a class."""
+    html = claim_card(CLAIM, EFFECTS)._repr_html_()
+    assert "style=" not in html
+    style = re.search(r"<style>(.*)</style>", html, re.DOTALL).group(1)
+    for selectors in re.findall(r"([^{}]+){", style):
+        assert "." not in re.sub(r":where\([^)]*\)", "", selectors), selectors
+
+
+def test_nothing_is_fetched():
+    html = claim_card(CLAIM, EFFECTS)._repr_html_()
+    assert not re.search(r"https?:|url\(|@import|src=|href=", html)
+
+
+def test_several_contrasts_are_named_in_their_rows():
+    effects = {"deep": effect(0.02), "deep, no decay": effect(0.03, control="Adam")}
+    words = Tree(claim_card(CLAIM, effects)._repr_html_()).words()
+    assert "AdamW − (Adam + L2): deep +2.00 pp" in words and "AdamW − Adam: deep, no decay +3.00 pp" in words
+    assert "test accuracy: mean difference" in words
+
+
+def test_markdown_has_the_same_content():
+    card = claim_card(CLAIM, EFFECTS, note="From the record.")
+    text = card._repr_markdown_()
+    assert str(card) == text
+    assert "**Claim (source tag 3096487): ◐ conditional**" in text and text.endswith("From the record.")
+    assert "| depth 8 | +2.00 pp [" in text and "| ✓ supported |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 4 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
+
+
+def record(verdict="conditional", effects=EFFECTS, chapter="generalization/overfitting"):
+    return SimpleNamespace(chapter=chapter, claim=CLAIM, verdict=verdict, effects=effects)
+
+
+def test_verdict_table():
+    one = record("supported", {"deep": effect(0.02)}, "foundations/decoupled_weight_decay")
+    table = verdict_table(iter([record(), one]))
+    words = Tree(table._repr_html_()).words()
+    assert "generalization · overfitting" in words and "foundations · decoupled weight decay" in words
+    assert "◐ conditional 0.00 pp to +2.00 pp" in words and "✓ supported +2.00 pp [" in words
+    assert "<b>nothing" not in table._repr_html_()
+    rows = table._repr_markdown_().splitlines()
+    assert len(rows) == 4 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
+    with pytest.raises(ValueError, match="records is empty"):
+        verdict_table([])

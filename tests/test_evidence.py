@@ -1,0 +1,474 @@
+"""Grids, selection, pairing, intervals and verdicts."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adamw_book.evidence import (
+    ARMS,
+    Claim,
+    EdgeWarning,
+    Effect,
+    combine,
+    grid,
+    judge,
+    paired,
+    retrain,
+    select,
+    show,
+    verdict,
+)
+
+ADAMW = {"lr": [1e-3, 1e-2, 1e-1], "weight_decay": [0.1, 1.0, 4.0]}
+ADAM_L2 = {"lr": [1e-3, 1e-2, 1e-1], "l2": [1e-3, 1e-2, 1e-1]}
+
+
+def effect(differences, metric="test accuracy"):
+    return Effect.of(pd.Series(differences, dtype=float), "AdamW", "Adam + L2", metric)
+
+
+def measured(values, metric="test accuracy", step=100, **columns):
+    """A table from {arm: {seed: value}}."""
+    rows = [(arm, seed, value) for arm, by_seed in values.items() for seed, value in by_seed.items()]
+    table = pd.DataFrame(rows, columns=["arm", "seed", "value"])
+    return table.assign(step=step, metric=metric, lr=1e-3, weight_decay=0.0, l2=0.0, **columns)
+
+
+def tuned(score, arms=None, seeds=range(3), metric="validation accuracy", step=100):
+    """A tuning table whose value is score(row)."""
+    runs = grid(arms or {"AdamW": ADAMW, "Adam + L2": ADAM_L2}, seeds)
+    return runs.assign(step=step, metric=metric, value=[score(row) for row in runs.itertuples()])
+
+
+def peak(lr=1e-2, decay=1e-2):
+    """A score with its peak at one configuration, plus a part that depends on the seed alone."""
+
+    def score(row):
+        d = row.l2 or row.weight_decay / 100
+        return 0.9 - 0.1 * abs(np.log10(row.lr / lr)) - 0.05 * abs(np.log10(d / decay)) + 0.01 * row.seed
+
+    return score
+
+
+# ---- claims
+
+
+def claim(**changes):
+    fields = {
+        "id": "toy.effect",
+        "tag": "3096487",
+        "statement": "AdamW has the higher test accuracy.",
+        "source": "AdamW generalises better.",
+        "criterion": "The interval lies above 0 and the mean reaches half a point.",
+        "metric": "test accuracy",
+        "smallest_effect": 0.005,
+    }
+    return Claim(**fields | changes)
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"id": "effect"}, "id is 'effect'"),
+        ({"id": "../effect.x"}, "id is"),
+        ({"tag": "chapter 3"}, "tag of claim toy.effect"),
+        ({"criterion": " "}, "criterion of claim toy.effect is empty"),
+        ({"smallest_effect": 0.0}, "smallest_effect of claim toy.effect is 0.0"),
+        ({"smallest_effect": float("nan")}, "smallest_effect"),
+    ],
+)
+def test_claim_refuses(changes, says):
+    claim()
+    with pytest.raises(ValueError, match=says):
+        claim(**changes)
+
+
+# ---- numbers
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (show(0.0123), "+0.012"),
+        (show(-0.004), "−0.004"),
+        (show(1.234, 1, "pp"), "+1.2 pp"),
+        (show(0.897, sign=False), "0.897"),
+        (show(0.0), "0.000"),
+        (show(-0.0), "0.000"),
+    ],
+)
+def test_show(text, expected):
+    assert text == expected
+
+
+def test_effect_as_text():
+    found = Effect("AdamW", "Adam + L2", "test accuracy", pd.Series(dtype=float), 0.0123, -0.0045, 0.0201, 0.95, 24)
+    assert str(found) == "+0.0123 [−0.0045, +0.0201], n = 24"
+    assert found.text() == found.text("pp") == "+1.23 pp [−0.45, +2.01], n = 24"
+    assert found.contrast == "AdamW − (Adam + L2)"
+    assert effect([0.5] * 8, metric="weight norm").text() == "+0.5000 [+0.5000, +0.5000], n = 8"
+    with pytest.raises(ValueError, match="scale is 'percent'"):
+        found.text("percent")
+
+
+# ---- grids
+
+
+def test_grid_is_the_product_of_values_and_seeds():
+    runs = grid({"AdamW": ADAMW, "Adam + L2": ADAM_L2}, range(4))
+    assert list(runs.columns) == ["arm", "lr", "weight_decay", "l2", "seed"]
+    assert len(runs) == 2 * 9 * 4 and not runs.duplicated().any()
+    adamw, coupled = runs[runs.arm == "AdamW"], runs[runs.arm == "Adam + L2"]
+    assert set(zip(adamw.lr, adamw.weight_decay, strict=True)) == set(itertools.product(*ADAMW.values()))
+    assert (adamw.l2 == 0).all() and (coupled.weight_decay == 0).all() and set(coupled.l2) == set(ADAM_L2["l2"])
+
+
+def test_unequal_budgets_are_refused():
+    arms = {"AdamW": ADAMW, "Adam": {"lr": [1e-3, 1e-2]}}
+    with pytest.raises(ValueError, match="'AdamW' has 9, 'Adam' has 2"):
+        grid(arms, range(2))
+    assert len(grid(arms, range(2), equal_budgets=False)) == 22
+
+
+@pytest.mark.parametrize(
+    "axes, says",
+    [
+        ({"lr": [1e-3], "momentum": [0.9]}, "unknown column 'momentum'"),
+        ({"weight_decay": [0.1]}, "has no 'lr'"),
+        ({"lr": []}, "lr of arm 'AdamW' is empty"),
+        ({"lr": 1e-3}, "lr of arm 'AdamW' is 0.001; expected a list"),
+        ({"lr": [1e-3, 0.0]}, "contains 0.0; expected finite values above 0"),
+        ({"lr": [1e-3, float("inf")]}, "contains inf"),
+        ({"lr": [1e-3], "weight_decay": [-0.1]}, "contains -0.1; expected finite values of 0 or more"),
+        ({"lr": [1e-3, 1e-3]}, "repeats a value"),
+        ({"lr": [1e-3], "l2": [0.1]}, "defined by l2 = 0"),
+    ],
+)
+def test_grid_refuses(axes, says):
+    with pytest.raises(ValueError, match=says):
+        grid({"AdamW": axes}, [0])
+
+
+@pytest.mark.parametrize("seeds, says", [([], "seeds is empty"), ([1, 1], "seeds repeat a value")])
+def test_grid_refuses_seeds(seeds, says):
+    with pytest.raises(ValueError, match=says):
+        grid({"AdamW": ADAMW}, seeds)
+
+
+# ---- selection
+
+
+def test_select_finds_the_interior_peak_of_each_arm():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        winners = select(tuned(peak()), "validation accuracy")
+    assert winners.arm.tolist() == ["AdamW", "Adam + L2"]
+    assert winners[["lr", "weight_decay", "l2"]].to_numpy().tolist() == [[1e-2, 1.0, 0.0], [1e-2, 0.0, 1e-2]]
+    assert winners.score.to_numpy() == pytest.approx([0.91, 0.91])
+    assert winners.n_seeds.tolist() == [3, 3] and winners.edge.tolist() == ["", ""]
+
+
+def test_select_chooses_the_best_mean_and_not_the_best_seed():
+    lucky = tuned(lambda row: 0.99 if (row.lr, row.weight_decay, row.seed) == (1e-1, 4.0, 0) else peak()(row))
+    assert select(lucky, "validation accuracy").lr.tolist() == [1e-2, 1e-2]
+
+
+def test_select_names_edges():
+    table = tuned(peak(lr=1.0, decay=1e-5))
+    with pytest.warns(EdgeWarning, match="AdamW: lr at its largest value 0.1, weight_decay at its smallest value 0.1"):
+        winners = select(table, "validation accuracy")
+    assert winners.edge.tolist()[1] == "lr at its largest value 0.1, l2 at its smallest value 0.001"
+
+
+def test_no_edge_on_an_axis_of_one_value_or_at_zero_decay():
+    table = tuned(lambda row: -row.weight_decay, {"AdamW": {"lr": [1e-3], "weight_decay": [0.0, 0.1, 1.0]}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        winners = select(table, "validation accuracy")
+    assert winners.weight_decay.tolist() == [0.0] and winners.edge.tolist() == [""]
+
+
+def test_select_for_each_condition_and_lower_is_better():
+    shallow, deep = tuned(peak(lr=1e-2)).assign(depth=1), tuned(peak(lr=1e-1)).assign(depth=4)
+    with pytest.warns(EdgeWarning, match=r"AdamW \(depth = 4\): lr at its largest value 0.1"):
+        winners = select(pd.concat([shallow, deep]), "validation accuracy", by="depth")
+    assert winners[["arm", "depth", "lr"]].to_numpy().tolist() == [
+        ["AdamW", 1, 1e-2],
+        ["AdamW", 4, 1e-1],
+        ["Adam + L2", 1, 1e-2],
+        ["Adam + L2", 4, 1e-1],
+    ]
+    loss = tuned(lambda row: -peak()(row))
+    assert select(loss, "validation accuracy", higher_is_better=False).lr.tolist() == [1e-2, 1e-2]
+
+
+def test_select_reads_one_metric_at_the_last_step():
+    late, early = tuned(peak(), step=200), tuned(peak(lr=1e-1), step=100)
+    other = tuned(peak(lr=1e-3), metric="train accuracy", step=200)
+    table = pd.concat([late, early, other])
+    assert select(table, "validation accuracy").lr.tolist() == [1e-2, 1e-2]
+    with pytest.warns(EdgeWarning):
+        assert select(table, "validation accuracy", step=100).lr.tolist() == [1e-1, 1e-1]
+
+
+def test_ties_go_to_the_smaller_decay_and_then_to_the_smaller_lr():
+    # 0.1 + 0.2 − 0.3 is not 0 in floating point: a tie up to rounding is a tie
+    table = tuned(lambda row: 0.5 + (0.1 + 0.2 - 0.3) * (row.lr * 100 + row.weight_decay), {"AdamW": ADAMW})
+    with pytest.warns(EdgeWarning):
+        won = select(table, "validation accuracy").iloc[0]
+    assert (won.weight_decay, won.lr) == (0.1, 1e-3)
+    tied = [(1e-3, 4.0), (1e-1, 0.1)]
+    table = tuned(lambda row: float((row.lr, row.weight_decay) in tied), {"AdamW": ADAMW})
+    with pytest.warns(EdgeWarning):
+        won = select(table, "validation accuracy").iloc[0]
+    assert (won.weight_decay, won.lr) == (0.1, 1e-1)
+
+
+def test_a_diverged_configuration_is_never_chosen():
+    table = tuned(peak())
+    table.loc[(table.lr == 1e-2) & (table.weight_decay == 1.0) & (table.seed == 2), "value"] = np.nan
+    with pytest.warns(EdgeWarning):
+        won = select(table, "validation accuracy").iloc[0]
+    assert (won.lr, won.weight_decay) != (1e-2, 1.0)
+    with pytest.raises(ValueError, match="every configuration of AdamW"):
+        select(table.assign(value=np.where(table.arm == "AdamW", np.inf, 0.5)), "validation accuracy")
+
+
+def test_select_refuses_incomparable_runs():
+    table = tuned(peak())
+    with pytest.raises(ValueError, match="the comparison needs each of 0, 1, 2 once"):
+        select(table.drop(table.index[0]), "validation accuracy")
+    with pytest.raises(ValueError, match="the comparison needs each of 0, 1, 2 once"):
+        select(pd.concat([table, table]), "validation accuracy")
+    with pytest.raises(ValueError, match="no metric 'test accuracy'; it has 'validation accuracy'"):
+        select(table, "test accuracy")
+    with pytest.raises(ValueError, match="step is 7"):
+        select(table, "validation accuracy", step=7)
+    with pytest.raises(ValueError, match="lacks the column 'depth'"):
+        select(table, "validation accuracy", by="depth")
+
+
+def test_retrain_crosses_winners_with_fresh_seeds():
+    winners = select(tuned(peak()).assign(depth=4), "validation accuracy", by="depth")
+    runs = retrain(winners, [10, 11], used=range(3))
+    assert list(runs.columns) == ["arm", "depth", "lr", "weight_decay", "l2", "seed"]
+    assert len(runs) == 4 and runs.seed.tolist() == [10, 11, 10, 11] and runs.arm.nunique() == 2
+    with pytest.raises(ValueError, match="seeds 2 were used for tuning"):
+        retrain(winners, [2, 3], used=range(3))
+
+
+# ---- paired differences
+
+
+def test_positive_favours_the_treatment():
+    seeds = range(8)
+    table = measured({"AdamW": dict.fromkeys(seeds, 0.9), "Adam + L2": dict.fromkeys(seeds, 0.8)})
+    assert paired(table, "AdamW", "Adam + L2", "test accuracy").mean == pytest.approx(0.1)
+    assert paired(table, "Adam + L2", "AdamW", "test accuracy").mean == pytest.approx(-0.1)
+    assert paired(table, "AdamW", "Adam + L2", "test accuracy", higher_is_better=False).mean == pytest.approx(-0.1)
+
+
+def correlated(rng, n=24, shift=0.0):
+    """Two arms that share what a seed brings along (sd 0.1) and differ by shift and a little noise (sd 0.01)."""
+    common = rng.normal(0.8, 0.1, n)
+    noise = rng.normal(0, 0.01, (2, n))
+    return {"AdamW": dict(enumerate(common + shift + noise[0])), "Adam + L2": dict(enumerate(common + noise[1]))}
+
+
+def test_pairing_is_by_seed_and_not_by_row():
+    values = correlated(np.random.default_rng(0), shift=0.02)
+    table = measured(values)
+    found = paired(table, "AdamW", "Adam + L2", "test accuracy")
+    shuffled = table.sample(frac=1, random_state=1)
+    again = paired(shuffled, "AdamW", "Adam + L2", "test accuracy")
+    assert (again.mean, again.low, again.high) == (found.mean, found.low, found.high)
+    assert again.differences.equals(found.differences)
+    for seed in values["AdamW"]:
+        assert found.differences[seed] == values["AdamW"][seed] - values["Adam + L2"][seed]
+
+
+def test_pairing_narrows_the_interval():
+    values = correlated(np.random.default_rng(0), shift=0.02)
+    found = paired(measured(values), "AdamW", "Adam + L2", "test accuracy")
+    mismatched = values | {"Adam + L2": {seed: values["Adam + L2"][(seed + 1) % 24] for seed in range(24)}}
+    unpaired = paired(measured(mismatched), "AdamW", "Adam + L2", "test accuracy")
+    assert found.mean == pytest.approx(unpaired.mean)
+    assert 5 * (found.high - found.low) < unpaired.high - unpaired.low
+    assert found.low > 0 > unpaired.low
+
+
+def test_paired_refuses_missing_and_repeated_seeds():
+    seeds = range(8)
+    table = measured({"AdamW": dict.fromkeys(seeds, 0.9), "Adam + L2": dict.fromkeys(range(7), 0.8)})
+    with pytest.raises(ValueError, match="seeds 7 are in only one of 'AdamW' and 'Adam \\+ L2'"):
+        paired(table, "AdamW", "Adam + L2", "test accuracy")
+    with pytest.raises(ValueError, match="arm 'AdamW' has several values of 'test accuracy' for the seeds 0, 1"):
+        paired(pd.concat([table, table]), "AdamW", "Adam + L2", "test accuracy")
+    with pytest.raises(ValueError, match="no arm 'SGD'"):
+        paired(table, "SGD", "AdamW", "test accuracy")
+    diverged = measured({"AdamW": dict.fromkeys(seeds, np.nan), "Adam + L2": dict.fromkeys(seeds, 0.8)})
+    with pytest.raises(ValueError, match="'test accuracy' is not finite for the seeds 0, 1, 2"):
+        paired(diverged, "AdamW", "Adam + L2", "test accuracy")
+
+
+@pytest.mark.parametrize(
+    "differences, confidence, says",
+    [([0.1], 0.95, "at least 2"), ([0.1, 0.2], 95, "confidence is 95")],
+)
+def test_effect_refuses(differences, confidence, says):
+    with pytest.raises(ValueError, match=says):
+        Effect.of(pd.Series(differences), "AdamW", "Adam", "test accuracy", confidence)
+    with pytest.raises(ValueError, match="repeat the seeds 3"):
+        Effect.of(pd.Series([0.1, 0.2], index=[3, 3]), "AdamW", "Adam", "test accuracy")
+
+
+# ---- intervals
+
+
+def test_the_interval_covers_the_true_mean_about_95_times_in_100():
+    """Simulated normal differences of mean 0.3 and sd 1, 24 seeds, 800 times. BCa with n = 24 covers a little less than
+    its nominal level. A 90% interval, the spread of the differences instead of their mean's, or a sign mistake all fall
+    outside.
+    """
+    rng = np.random.default_rng(0)
+    found = [effect(rng.normal(0.3, 1, 24)) for _ in range(800)]
+    covered = np.mean([e.low <= 0.3 <= e.high for e in found])
+    assert 0.915 <= covered <= 0.965
+    missed_below = np.mean([e.high < 0.3 for e in found])
+    missed_above = np.mean([e.low > 0.3 for e in found])
+    assert 0.015 <= missed_below <= 0.05 and 0.015 <= missed_above <= 0.05
+
+
+def test_the_interval_narrows_with_seeds_and_widens_with_confidence():
+    rng = np.random.default_rng(0)
+    few, many = effect(rng.normal(0, 1, 20)), effect(rng.normal(0, 1, 500))
+    assert many.high - many.low == pytest.approx(2 * 1.96 / np.sqrt(500), rel=0.1)
+    assert many.high - many.low < few.high - few.low
+    wide = Effect.of(few.differences, "AdamW", "Adam + L2", "test accuracy", confidence=0.99)
+    assert wide.low < few.low < few.mean < few.high < wide.high
+
+
+def test_the_interval_is_corrected_for_skew():
+    """BCa reaches further on the side of the long tail: 1.8 times here, where a percentile interval has 1.3."""
+    found = effect(np.random.default_rng(0).exponential(size=24))
+    assert found.high - found.mean > 1.5 * (found.mean - found.low)
+
+
+def test_the_interval_is_the_same_every_time():
+    values = np.random.default_rng(0).normal(size=24)
+    first, second = effect(values), effect(values)
+    assert (first.low, first.high) == (second.low, second.high)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.02, -1e-9, 3e7])
+def test_equal_differences_have_an_interval_of_no_width(value):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = effect([value] * 10)
+    assert found.low == found.mean == found.high == value
+
+
+def test_rounding_noise_does_not_widen_an_interval():
+    found = effect([0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2, 0.3, 0.3])
+    assert found.low == found.mean == found.high == 0.3
+
+
+def test_two_values_that_differ_give_finite_bounds():
+    found = effect([0.0, 1.0])
+    assert 0 <= found.low <= found.high <= 1
+
+
+# ---- verdicts
+
+
+def with_interval(low, mean, high, n=24):
+    return Effect("AdamW", "Adam + L2", "test accuracy", pd.Series(dtype=float), mean, low, high, 0.95, n)
+
+
+@pytest.mark.parametrize(
+    "low, mean, high, n, expected",
+    [
+        (0.001, 0.010, 0.020, 24, "supported"),
+        (0.001, 0.005, 0.009, 24, "supported"),
+        (0.001, 0.004, 0.009, 24, "inconclusive"),
+        (0.000, 0.010, 0.020, 24, "inconclusive"),
+        (-0.010, 0.000, 0.010, 24, "inconclusive"),
+        (-0.004, 0.000, 0.004, 24, "refuted"),
+        (0.001, 0.002, 0.004, 24, "refuted"),
+        (-0.030, -0.020, -0.010, 24, "refuted"),
+        (-0.004, 0.000, 0.005, 24, "inconclusive"),
+        (0.010, 0.020, 0.030, 5, "inconclusive"),
+        (-0.030, -0.020, -0.010, 5, "inconclusive"),
+        (0.010, 0.020, 0.030, 6, "supported"),
+    ],
+)
+def test_judge(low, mean, high, n, expected):
+    assert judge(with_interval(low, mean, high, n), 0.005) == expected
+
+
+def test_judge_needs_an_effect_that_matters():
+    with pytest.raises(ValueError, match="smallest_effect is 0"):
+        judge(with_interval(0, 0, 0), 0)
+
+
+S, R, N = "supported", "refuted", "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "verdicts, expected",
+    [
+        ([S], S),
+        ([R], R),
+        ([N], N),
+        ([S, S], S),
+        ([R, R], R),
+        ([N, N], N),
+        ([S, R], "conditional"),
+        ([S, R, N], "conditional"),
+        ([S, N], N),
+        ([R, N], N),
+    ],
+)
+def test_combine(verdicts, expected):
+    for order in itertools.permutations(verdicts):
+        assert combine(dict(enumerate(order))) == expected
+
+
+def test_combine_refuses():
+    with pytest.raises(ValueError, match="verdicts is empty"):
+        combine({})
+    with pytest.raises(ValueError, match="'proven'"):
+        combine({"depth 4": "proven"})
+
+
+def test_verdict_over_regimes():
+    effects = {"deep": with_interval(0.008, 0.012, 0.016), "shallow": with_interval(-0.003, 0.0, 0.003)}
+    assert verdict(claim(), effects) == "conditional"
+    assert verdict(claim(smallest_effect=0.002), effects) == "inconclusive"
+    with pytest.raises(ValueError, match="regime 'deep' measures 'test accuracy'; claim toy.effect is about 'AUC'"):
+        verdict(claim(metric="AUC"), effects)
+
+
+def test_the_whole_path_on_simulated_runs():
+    """A true effect of 1.5 points in deep nets and none in shallow ones is found to be conditional."""
+    rng = np.random.default_rng(0)
+    table = pd.concat([tuned(peak()).assign(depth=depth) for depth in (1, 8)])
+    runs = retrain(select(table, "validation accuracy", by="depth"), range(100, 130), used=range(3))
+    lift = 0.015 * ((runs.arm == "AdamW") & (runs.depth == 8))
+    by_seed = pd.Series(rng.normal(0.8, 0.05, 30), index=range(100, 130))
+    test = runs.assign(step=9, metric="test accuracy", value=by_seed[runs.seed].to_numpy() + lift)
+    test["value"] += rng.normal(0, 0.003, len(test))
+    effects = {
+        f"depth {depth}": paired(block, "AdamW", "Adam + L2", "test accuracy") for depth, block in test.groupby("depth")
+    }
+    assert verdict(claim(), effects) == "conditional"
+    assert effects["depth 8"].mean == pytest.approx(0.015, abs=0.002)
+
+
+def test_the_arms_are_named_once():
+    from adamw_book.plots import ARM_STYLE
+
+    assert tuple(ARM_STYLE) == ARMS

@@ -1,0 +1,453 @@
+"""The records: that they hold for every chapter, and that each way in which one can fail is reported."""
+
+import dataclasses
+import gzip
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adamw_book import __main__ as command_line
+from adamw_book import ledger, scenarios
+from adamw_book.evidence import Claim, paired, select
+from adamw_book.ledger import Study
+
+
+@pytest.mark.parametrize("chapter", scenarios.STUDIES)
+def test_the_records_hold(chapter):
+    """The gate: a record that is missing, stale, edited or contradicted by the code fails here."""
+    problems = ledger.check(scenarios.study(chapter))
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("chapter", scenarios.STUDIES)
+def test_studies_are_found_by_their_own_name(chapter):
+    study = scenarios.study(chapter)
+    assert study.name == chapter and study.claims
+    assert all(claim.id.startswith(f"{chapter}.") for claim in study.claims)
+
+
+def test_an_unknown_chapter_is_refused():
+    with pytest.raises(ValueError, match="chapter is 'poetry'; expected one of decoupled_weight_decay"):
+        scenarios.study("poetry")
+
+
+# ---- a tiny study
+
+CLAIM = Claim(
+    id="toy.lift",
+    tag=None,
+    statement="AdamW has the higher test accuracy.",
+    source="AdamW generalises better.",
+    criterion="The interval lies above 0 and the mean reaches half a point.",
+    metric="test accuracy",
+    smallest_effect=0.005,
+)
+
+
+def runs(depths=(1, 8)):
+    """An invented protocol: AdamW gains two points in deep nets, nothing in shallow ones."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "arm": arm,
+            "lr": 1e-3,
+            "weight_decay": w,
+            "l2": l2,
+            "depth": f"{depth}",
+            "seed": seed,
+            "norm": bool(depth % 2),
+        }
+        for depth in depths
+        for arm, w, l2 in (("AdamW", 0.1, 0.0), ("Adam + L2", 0.0, 1e-3))
+        for seed in range(12)
+    ]
+    table = pd.DataFrame(rows).assign(step=100, metric="test accuracy")
+    lift = 0.02 * ((table["arm"] == "AdamW") & (table["depth"] == "8"))
+    return table.assign(value=0.8 + 0.01 * table["seed"] + lift + rng.normal(0, 0.001, len(table)))
+
+
+def run(progress):
+    table = runs()
+    winners = select(table, "test accuracy", by="depth")
+    return {"winners": winners.assign(regret=[0.1, np.nan, 0.2, 0.3]), "evaluation": table}
+
+
+def effects(tables):
+    blocks = tables["evaluation"].groupby("depth", sort=False)
+    return {"toy.lift": {f"depth {depth}": paired(b, "AdamW", "Adam + L2", "test accuracy") for depth, b in blocks}}
+
+
+def probe(value=0.3123456789, metric="loss", atol=1e-4):
+    row = {"run": "AdamW, depth 8", "step": 20, "metric": metric, "value": value, "atol": atol, "rtol": 1e-3}
+    return pd.DataFrame([row, row | {"step": 40, "value": 0.2}])
+
+
+STUDY = Study("folder/toy", (CLAIM,), {"seeds": [0, 12], "grid": {"lr": (1e-3, 1e-2)}}, run, effects, probe)
+
+
+@pytest.fixture
+def root(tmp_path):
+    ledger.write(STUDY, STUDY.run(False), tmp_path, seconds=1.23)
+    return tmp_path
+
+
+def changed(**changes):
+    return dataclasses.replace(STUDY, **changes)
+
+
+def edit(path, change):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    change(record)
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
+def rewrite(path, change):
+    text = gzip.decompress(path.read_bytes()).decode()
+    assert change(text) != text
+    path.write_bytes(gzip.compress(change(text).encode()))
+
+
+# ---- writing and reading
+
+
+def test_an_unchanged_record_is_clean(root):
+    assert ledger.check(STUDY, root) == []
+
+
+def test_a_record_holds_what_was_run(root):
+    record = ledger.read("toy.lift", root)
+    assert record.claim == CLAIM and record.chapter == "folder/toy"
+    assert record.verdict == "conditional"
+    assert record.verdicts == {"depth 1": "refuted", "depth 8": "supported"}
+    assert list(record.effects) == ["depth 1", "depth 8"]
+    assert record.effects["depth 8"].mean == pytest.approx(0.02, abs=1e-3)
+    assert record.effects["depth 8"].n == 12 and record.effects["depth 8"].differences.index.tolist() == list(range(12))
+    assert record.settings == {"seeds": [0, 12], "grid": {"lr": [1e-3, 1e-2]}}
+    assert record.winners["arm"].tolist() == ["AdamW", "AdamW", "Adam + L2", "Adam + L2"]
+    assert record.winners["regret"].isna().tolist() == [False, True, False, False]
+    assert record.probe["value"].tolist() == [0.31234568, 0.2]
+    assert record.seconds == 1.2 and record.device and record.versions["numpy"] == np.__version__
+    assert set(record.versions) == {"python", "torch", "triton", "numpy", "scipy", "pandas", "adamw_book"}
+
+
+def test_tables_come_back_with_their_types(root):
+    tables = ledger.read("toy.lift", root).tables
+    assert list(tables) == ["winners", "evaluation"]
+    back, made = tables["evaluation"], runs()
+    assert [kind.kind for kind in back.dtypes] == [kind.kind for kind in made.dtypes]
+    for column in made.columns.drop("value"):
+        assert back[column].tolist() == made[column].tolist(), column
+    assert back["value"].to_numpy() == pytest.approx(made["value"].to_numpy(), rel=5e-6)
+    assert tables["winners"]["edge"].tolist() == [""] * 4
+    with pytest.raises(KeyError, match="no table 'grid'; it has winners, evaluation"):
+        tables["grid"]
+
+
+def test_changing_a_table_that_was_read_changes_no_other_reader(root):
+    tables = ledger.read("toy.lift", root).tables
+    mine = tables["evaluation"]
+    mine["value"] = 0.0
+    assert (tables["evaluation"]["value"] > 0).all()
+
+
+def test_texts_that_look_like_something_else_survive(tmp_path):
+    table = runs().assign(norm="None", schedule=["1e-3", "nan"] * 24)
+    ledger.write(STUDY, {"evaluation": table}, tmp_path)
+    back = ledger.read("toy.lift", tmp_path).tables["evaluation"]
+    assert set(back["norm"]) == {"None"} and back["schedule"].tolist() == ["1e-3", "nan"] * 24
+
+
+def test_writing_twice_gives_the_same_bytes(root, tmp_path):
+    before = {path: path.read_bytes() for path in root.rglob("*.*")}
+    ledger.write(STUDY, STUDY.run(False), root, seconds=1.23)
+    assert {path: path.read_bytes() for path in root.rglob("*.*")} == before
+    assert {path.name for path in before} == {"toy.lift.json", "winners.csv.gz", "evaluation.csv.gz"}
+
+
+def test_the_stated_hash_is_that_of_the_csv_text(root):
+    record = ledger.read("toy.lift", root)
+    entry = record.files["evaluation"]
+    text = gzip.decompress((root / entry["file"]).read_bytes())
+    assert hashlib.sha256(text).hexdigest() == entry["sha256"]
+
+
+def test_what_is_no_longer_made_is_removed(root):
+    old = changed(claims=(CLAIM, dataclasses.replace(CLAIM, id="toy.old")))
+    with_old = changed(claims=old.claims, effects=lambda t: effects(t) | {"toy.old": effects(t)["toy.lift"]})
+    ledger.write(with_old, run(False) | {"scratch": runs()}, root)
+    (root / "other.claim.json").write_text('{"chapter": "folder/other"}', encoding="utf-8")
+    assert any("claim toy.old: the chapter no longer makes it" in line for line in ledger.check(STUDY, root))
+    ledger.write(STUDY, run(False), root)
+    assert sorted(path.name for path in root.rglob("*.*")) == [
+        "evaluation.csv.gz",
+        "other.claim.json",
+        "toy.lift.json",
+        "winners.csv.gz",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes, tables, says",
+    [
+        ({"settings": {"lr": np.arange(3)}}, {}, "settings of folder/toy are not JSON"),
+        ({"settings": {"lr": float("nan")}}, {}, "settings of folder/toy are not JSON"),
+        ({"effects": lambda tables: {}}, {}, "effects of folder/toy lack the claim 'toy.lift'"),
+        ({"probe": lambda: probe().drop(columns="atol")}, {}, "probe of folder/toy has the columns"),
+        ({"probe": lambda: probe(value=float("nan"))}, {}, "not finite"),
+        ({"probe": lambda: probe().iloc[[0, 0]]}, {}, "repeats a row"),
+        ({}, {"mixed": pd.DataFrame({"norm": ["group", None]})}, "column 'norm' of table 'mixed' mixes texts"),
+    ],
+)
+def test_write_refuses(tmp_path, changes, tables, says):
+    with pytest.raises(ValueError, match=says):
+        ledger.write(changed(**changes), run(False) | tables, tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_reading_a_missing_record_says_what_to_run(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match="no record of claim 'overfitting.depth'.*make evidence CHAPTER=overfitting"
+    ):
+        ledger.read("overfitting.depth", tmp_path)
+
+
+def test_read_all(root):
+    other = changed(
+        chapter="folder/art",
+        claims=(dataclasses.replace(CLAIM, id="art.lift"),),
+        effects=lambda tables: {"art.lift": effects(tables)["toy.lift"]},
+    )
+    ledger.write(other, run(False), root)
+    assert [record.claim.id for record in ledger.read_all(root)] == ["art.lift", "toy.lift"]
+    assert ledger.check(STUDY, root) == [] == ledger.check(other, root)
+
+
+# ---- places
+
+
+def test_the_ledger_is_found_from_a_chapter_and_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("ADAMW_BOOK_LEDGER", raising=False)
+    (tmp_path / "adamw_book").mkdir()
+    (tmp_path / "adamw_book" / "ledger.py").touch()
+    (tmp_path / "chapters" / "folder").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "chapters" / "folder")
+    assert ledger.find_root() == tmp_path / "ledger"
+    monkeypatch.setenv("ADAMW_BOOK_LEDGER", str(tmp_path / "elsewhere"))
+    assert ledger.find_root() == tmp_path / "elsewhere"
+
+
+def test_the_ledger_is_found_beside_the_package(tmp_path, monkeypatch):
+    monkeypatch.delenv("ADAMW_BOOK_LEDGER", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert (ledger.find_root().parent / "adamw_book" / "ledger.py").is_file()
+
+
+# ---- checking: each kind of problem is reported, with its claim and its remedy
+
+
+def only(problems, says):
+    assert len(problems) == 1, problems
+    assert problems[0].startswith("claim toy.lift: ") and says in problems[0], problems[0]
+    assert problems[0].endswith("; run `make evidence CHAPTER=toy`")
+
+
+def test_missing(tmp_path):
+    only(ledger.check(STUDY, tmp_path), "there is no record")
+
+
+def test_unreadable(root):
+    path = root / "toy.lift.json"
+    path.write_text(path.read_text(encoding="utf-8")[:200], encoding="utf-8")
+    only(ledger.check(STUDY, root), "the record cannot be read (JSONDecodeError")
+
+
+def test_a_lost_field(root):
+    edit(root / "toy.lift.json", lambda record: record.pop("device"))
+    only(ledger.check(STUDY, root), "the record cannot be read (KeyError: 'device')")
+
+
+def test_changed_settings(root):
+    study = changed(settings={"seeds": [0, 24], "grid": {"lr": [1e-3, 1e-2]}, "steps": 100})
+    only(ledger.check(study, root), "the protocol changed since the record was made (settings: seeds, steps)")
+
+
+def test_edited_settings(root):
+    edit(root / "toy.lift.json", lambda record: record["settings"].update(seeds=[0, 24]))
+    problems = ledger.check(changed(settings=STUDY.settings | {"seeds": [0, 24]}), root)
+    only(problems, "settings were edited")
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("statement", "AdamW has a higher test accuracy in deep nets."),
+        ("criterion", "The mean lies above 0."),
+        ("source", "AdamW is better."),
+        ("tag", "3096487"),
+        ("smallest_effect", 0.004),
+    ],
+)
+def test_edited_claim(root, field, value):
+    study = changed(claims=(dataclasses.replace(CLAIM, **{field: value}),))
+    says = f"{field} is {value!r} in the chapter and {getattr(CLAIM, field)!r} in the record"
+    only(ledger.check(study, root), says)
+
+
+def test_edited_table(root):
+    rewrite(root / "toy" / "evaluation.csv.gz", lambda text: text.replace("AdamW", "AdamV", 1))
+    only(ledger.check(STUDY, root), "table 'evaluation' (toy/evaluation.csv.gz) was edited")
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"lr,value\n")])
+def test_lost_table(root, damage):
+    damage(root / "toy" / "winners.csv.gz")
+    only(ledger.check(STUDY, root), "table 'winners' cannot be read")
+
+
+def test_recompressing_a_table_is_no_change(root):
+    path = root / "toy" / "evaluation.csv.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=1))
+    assert ledger.check(STUDY, root) == []
+
+
+def test_edited_table_with_its_hash(root):
+    """Who edits the table and restates its hash is contradicted by the effects."""
+
+    def lift_one(text):
+        lines = text.splitlines()
+        lines[1] = lines[1].rsplit(",", 1)[0] + ",0.95"
+        return "\n".join(lines) + "\n"
+
+    path = root / "toy" / "evaluation.csv.gz"
+    rewrite(path, lift_one)
+    sha256 = hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
+    edit(root / "toy.lift.json", lambda record: record["tables"]["evaluation"].update(sha256=sha256))
+    problems = ledger.check(STUDY, root)
+    assert any("under 'depth 1' the tables give" in line and "(different differences)" in line for line in problems)
+
+
+def test_edited_verdict(root):
+    edit(root / "toy.lift.json", lambda record: record.update(verdict="supported"))
+    only(ledger.check(STUDY, root), "the tables give the verdict 'conditional' and the record 'supported'")
+
+
+def test_edited_verdict_of_a_regime(root):
+    edit(root / "toy.lift.json", lambda record: record["verdicts"].update({"depth 1": "supported"}))
+    only(ledger.check(STUDY, root), "the verdict 'supported' under 'depth 1' does not follow from the recorded effect")
+
+
+@pytest.mark.parametrize(
+    "field, value", [("mean", 0.022), ("low", 0.0101), ("high", 0.05), ("n", 24), ("control", "Adam")]
+)
+def test_edited_effect(root, field, value):
+    edit(root / "toy.lift.json", lambda record: record["effects"]["depth 8"].update({field: value}))
+    says = "interval" if field in ("low", "high") else field
+    only(ledger.check(STUDY, root), f"(different {says})")
+
+
+def test_edited_difference(root):
+    edit(root / "toy.lift.json", lambda record: record["effects"]["depth 8"]["differences"].update({"3": 0.05}))
+    only(ledger.check(STUDY, root), "(different differences)")
+
+
+def test_edited_winners(root):
+    edit(root / "toy.lift.json", lambda record: record["winners"][0].update(lr=1e-2))
+    only(ledger.check(STUDY, root), "the recorded winners are not those of the table 'winners'")
+
+
+def test_a_regime_more(root):
+    edit(root / "toy.lift.json", lambda record: record["effects"].pop("depth 1"))
+    only(ledger.check(STUDY, root), "the tables give the regimes depth 1, depth 8; the record has depth 8")
+
+
+def test_changed_evaluation_code(root):
+    """The tables stay, and the study's reading of them changes."""
+
+    def swapped(tables):
+        blocks = tables["evaluation"].groupby("depth", sort=False)
+        return {"toy.lift": {f"depth {d}": paired(b, "Adam + L2", "AdamW", "test accuracy") for d, b in blocks}}
+
+    problems = ledger.check(changed(effects=swapped), root)
+    assert any("(different treatment)" in line for line in problems)
+
+
+def test_a_drifted_probe(root):
+    problems = ledger.check(changed(probe=lambda: probe(value=0.313)), root)
+    only(problems, "the probe's run 'AdamW, depth 8' at step 20, 'loss', gives 0.313, and 0.31234568 in the record")
+
+
+@pytest.mark.parametrize("shift, clean", [(0.0003, True), (-0.0003, True), (0.0005, False), (-0.0005, False)])
+def test_a_probe_within_its_tolerance_is_clean(root, shift, clean):
+    problems = ledger.check(changed(probe=lambda: probe(value=0.3123456789 + shift)), root)
+    assert (problems == []) == clean
+
+
+def test_a_loosened_tolerance(root):
+    problems = ledger.check(changed(probe=lambda: probe(atol=1.0)), root)
+    assert len(problems) == 2 and all(
+        "has atol 1 and rtol 0.001, and atol 0.0001 and rtol 0.001" in p for p in problems
+    )
+
+
+def test_a_probe_of_other_runs(root):
+    problems = ledger.check(changed(probe=lambda: probe(metric="accuracy")), root)
+    assert sum("is only in the record" in line for line in problems) == 2
+    assert sum("is only in the chapter" in line for line in problems) == 2
+
+
+def test_one_problem_of_several_claims_is_told_once(tmp_path):
+    claims = (CLAIM, dataclasses.replace(CLAIM, id="toy.other"))
+    study = changed(claims=claims, effects=lambda t: effects(t) | {"toy.other": effects(t)["toy.lift"]})
+    ledger.write(study, run(False), tmp_path)
+    problems = ledger.check(dataclasses.replace(study, probe=lambda: probe(value=0.5)), tmp_path)
+    assert len(problems) == 1 and problems[0].startswith("claims toy.lift, toy.other: the probe's run")
+
+
+def test_probe_rows():
+    columns = {"seed": 3, "condition": "depth 8", "metric": ["train loss", "train accuracy"] * 2, "value": 0.5}
+    rows = ledger.probe_rows(pd.DataFrame({"arm": "AdamW", "step": [20, 20, 40, 40], **columns}))
+    assert list(rows.columns) == ledger.PROBE and (rows["run"] == "AdamW, depth 8, seed 3").all()
+    assert rows["atol"].tolist() == [1e-4, 0.005, 1e-4, 0.03] and rows["rtol"].tolist() == [1e-3, 1e-3, 0.1, 0.1]
+
+
+# ---- live against recorded
+
+
+def test_leaves(root):
+    record = ledger.read("toy.lift", root)
+    deep, shallow = record.effects["depth 8"], record.effects["depth 1"]
+    assert "lies in the recorded 95% interval" in ledger.leaves(deep, deep)
+    sentence = ledger.leaves(deep, shallow)
+    assert "leaves the recorded 95% interval" in sentence and "over 12 seeds" in sentence
+    assert shallow.text().split(" [")[0] in sentence and deep.parts()[1] in sentence
+
+
+# ---- the command line
+
+
+@pytest.fixture
+def toy_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAMW_BOOK_LEDGER", str(tmp_path))
+    monkeypatch.setattr(command_line, "STUDIES", {"toy": "adamw_book.scenarios.toy"})
+    monkeypatch.setattr(command_line, "study", {"toy": STUDY}.__getitem__)
+    return command_line.main
+
+
+def test_evidence_writes_a_record_that_check_accepts(toy_command, capsys, tmp_path):
+    assert toy_command(["check"]) == 1
+    assert "claim toy.lift: there is no record; run `make evidence CHAPTER=toy`" in capsys.readouterr().out
+    assert toy_command(["evidence", "--chapter", "toy"]) == 0
+    printed = capsys.readouterr().out
+    assert "toy.lift: conditional" in printed and "AdamW − (Adam + L2): +1.9" in printed
+    assert (tmp_path / "toy.lift.json").exists()
+    assert toy_command(["check"]) == 0
+    assert "toy: the records hold" in capsys.readouterr().out
+
+
+def test_an_unknown_chapter_on_the_command_line(toy_command, capsys):
+    with pytest.raises(SystemExit):
+        toy_command(["evidence", "--chapter", "poetry"])
+    assert "invalid choice: 'poetry'" in capsys.readouterr().err

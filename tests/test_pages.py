@@ -1,0 +1,282 @@
+"""The built book in headless Chromium: every page, on a desk and on a phone, light and dark.
+
+`make book` first; where there is no built book, or no Chromium, these tests are skipped and say so. In CI (CI=true)
+they fail instead. SCREENSHOTS=folder keeps a picture of each page.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import threading
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+from contents import pages, source
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+PAGES = pages(ROOT)
+WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+CONTRAST = 4.5  # WCAG 2, level AA, for text
+
+
+def unavailable(why: str):
+    """Skip, or fail in CI, where everything that is needed can be had."""
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def html() -> Path:
+    built = ROOT / "_build" / "pages.json"  # written when a build has succeeded
+    if not built.exists():
+        unavailable("there is no built book: run `make book` first")
+    written_from = [source(ROOT, page) for page in PAGES] + [ROOT / "_config.yml", ROOT / "_toc.yml"]
+    written_from += [path for folder in ("_ext", "_static") for path in (ROOT / folder).iterdir() if path.is_file()]
+    newer = [path.name for path in written_from if path.stat().st_mtime > built.stat().st_mtime]
+    if newer:
+        unavailable(f"the built book is older than {', '.join(newer)}: run `make book` first")
+    return HTML
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def site(html: Path):
+    """The built book on a port of this machine; its address."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(html)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if executable is None:
+        unavailable("no Chromium was found: on Debian `sudo apt install chromium`, on Ubuntu `chromium-browser`")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        unavailable("playwright is not installed: pip install playwright (its own browsers are not needed)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(site: str, browser, request: pytest.FixtureRequest):
+    """A page of the book as a reader sees it, and what happened while it loaded."""
+    page_name, width, theme = request.param
+    context = browser.new_context(
+        viewport=dict(zip(("width", "height"), WIDTHS[width], strict=True)), color_scheme=theme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    requests, problems = [], []
+    page.on("request", lambda it: requests.append(it.url))
+    page.on("response", lambda it: problems.append(f"{it.status} {it.url}") if it.status >= 400 else None)
+    page.on("requestfailed", lambda it: problems.append(f"failed: {it.url} {it.failure}"))
+    page.on("console", lambda it: problems.append(f"console: {it.text}") if it.type in ("error", "warning") else None)
+    page.on("pageerror", lambda it: problems.append(f"script: {it}"))
+    page.goto(f"{site}/{page_name}.html", wait_until="networkidle")
+    if page.locator(".math").count():
+        page.wait_for_function("window.MathJax?.startup?.promise && document.querySelector('mjx-container')")
+        page.evaluate("MathJax.startup.promise.then(() => true)")
+    if folder := os.environ.get("SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        name = f"{page_name.replace('/', '-')}-{width}-{theme}.png"
+        page.screenshot(path=Path(folder) / name, full_page=True)
+    page.requests, page.problems, page.theme = requests, problems, theme
+    yield page
+    context.close()
+
+
+each_view = pytest.mark.parametrize(
+    "opened",
+    [(page, width, theme) for page in PAGES for width in WIDTHS for theme in ("light", "dark")],
+    indirect=True,
+    ids=lambda view: "-".join(view),
+)
+
+# The colours of every text of the article against what lies behind it. A background with an alpha is mixed with the one
+# below; text under a gradient or a picture is left out.
+LOW_CONTRAST = """
+(least) => {
+  const rgba = (text) => {
+    const n = text.match(/[\\d.]+/g).map(Number);
+    const unit = text.startsWith("color(") ? 255 : 1;
+    return [n[0] * unit, n[1] * unit, n[2] * unit, n.length > 3 ? n[3] : 1];
+  };
+  const over = (top, below) => top.slice(0, 3).map((c, i) => c * top[3] + below[i] * (1 - top[3]));
+  const light = (c) => {
+    const [r, g, b] = c.map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) {
+      const style = getComputedStyle(e);
+      if (style.backgroundImage !== "none") return null;
+      layers.push(rgba(style.backgroundColor));
+      if (layers.at(-1)[3] === 1) break;
+    }
+    return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
+  };
+  const found = [];
+  for (const element of document.querySelectorAll(".bd-article *")) {
+    const text = [...element.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data.trim()).join("");
+    if (!text || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    if (element.closest("mjx-container, .headerlink, button, [aria-hidden=true]")) continue;
+    const ground = behind(element);
+    if (!ground) continue;
+    const ink = over(rgba(getComputedStyle(element).color), ground);
+    const [low, high] = [light(ink), light(ground)].sort((a, b) => a - b);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < least) {
+      const ancestry = [...element.classList, "in", ...(element.parentElement?.classList ?? [])].join(" ");
+      found.push(`${ratio.toFixed(2)}: ${text.slice(0, 40)} <${element.localName} ${ancestry}>`);
+    }
+  }
+  return [...new Set(found)].slice(0, 20);
+}
+"""
+
+# On a dark page, boxes that stay light: a style that was written for light pages only. Pictures are not meant.
+LIGHT_BOXES = """
+() => [...document.querySelectorAll(".bd-article *:not(img)")].filter((e) => {
+  const [r, g, b, alpha] = getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).map(Number);
+  const { width, height } = e.getBoundingClientRect();
+  return alpha !== 0 && Math.min(r, g, b) > 160 && width * height > 5000;
+}).map((e) => `<${e.localName} class="${e.className}">`)
+"""
+
+# What sticks out of the page on the right and is not in a box that scrolls by itself.
+TOO_WIDE = """
+() => {
+  const page = document.documentElement;
+  if (page.scrollWidth <= window.innerWidth && document.body.scrollWidth <= window.innerWidth) return [];
+  const wide = [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1);
+  return [`the page is ${page.scrollWidth} px wide in a window of ${window.innerWidth} px`,
+          ...wide.slice(0, 8).map((e) => `<${e.localName} class="${e.className}"> ${e.textContent.slice(0, 40)}`)];
+}
+"""
+
+
+IMAGES = "all => Promise.all(all.map(e => (e.loading = 'eager', e.decode().then(() => null, () => e.src))))"
+
+
+@each_view
+def test_page(opened, site: str):
+    """Everything that can be seen of one page at one width in one theme, from one loading of it."""
+    page = opened
+    article = page.locator(".bd-article").inner_text()
+    formulas, set_formulas = page.locator(".math").count(), page.locator("mjx-container").count()
+    levels = page.locator(".bd-article :is(h1, h2, h3, h4, h5, h6)").evaluate_all(
+        "all => all.map(e => +e.localName[1])"
+    )
+    images = page.locator("img").evaluate_all("all => all.map(e => [e.alt.trim(), e.src])")
+    wrong = {
+        "requests beyond the book's own host": [
+            url for url in page.requests if urlsplit(url).scheme != "data" and not url.startswith(f"{site}/")
+        ],
+        "failed requests, messages on the console": page.problems,
+        "a theme that is not the reader's": page.theme not in page.locator("html").get_attribute("data-theme"),
+        "formulas that were not set": max(0, formulas - set_formulas),
+        "formulas with errors": page.locator("mjx-merror, [data-mjx-error]").all_inner_texts(),
+        "TeX in the text": re.findall(r"Math input error|\$\$|\\\(|\\begin\{", article),
+        "wider than the window": page.evaluate(TOO_WIDE),
+        "not one title, first": levels if levels.count(1) != 1 or levels[0] != 1 else [],
+        "a level of headings left out": [pair for pair in pairwise(levels) if pair[1] - pair[0] > 1],
+        "pictures without an alternative text, or with a path for one": [
+            src for alt, src in images if len(alt) < 3 or re.search(r"[/\\]|\.(png|svg|jpe?g|gif)$", alt)
+        ],
+        "pictures that are not there": [src for src in page.locator("img").evaluate_all(IMAGES) if src],
+        "solutions that are not hidden": page.locator(".solution:not(.toggle-hidden)").count(),
+        "light boxes on a dark page": page.theme == "dark" and page.evaluate(LIGHT_BOXES),
+        "text of low contrast": page.evaluate(LOW_CONTRAST, CONTRAST),
+    }
+    assert {what: found for what, found in wrong.items() if found} == {}
+
+
+class Anchors(HTMLParser):
+    """The ids of a page, and the addresses that it links to or loads from."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attrs}
+        self.ids.add(given.get("id", ""))
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif tag == "link" and given.get("rel") not in ("canonical", "author", "search", "index", "next", "prev"):
+            self.loads.append(given.get("href", ""))
+        elif "src" in given:
+            self.loads.append(given["src"])
+
+
+@functools.cache
+def anchors(path: Path) -> Anchors:
+    return Anchors(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_within_the_book_lead_somewhere(html: Path, page: str):
+    path = html / f"{page}.html"
+    broken = []
+    for link in [*anchors(path).links, *anchors(path).loads]:
+        if urlsplit(link).scheme or link.startswith("//"):
+            continue
+        address, fragment = urldefrag(link)
+        target = (path.parent / unquote(urlsplit(address).path)).resolve() if address else path
+        target = target / "index.html" if target.is_dir() else target
+        if not target.exists():
+            broken.append(link)
+        elif fragment and target.suffix == ".html" and unquote(fragment) not in anchors(target).ids:
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_loads_nothing_from_elsewhere(html: Path, page: str):
+    loads = anchors(html / f"{page}.html").loads
+    assert [address for address in loads if re.match(r"(https?:)?//", address)] == []
+
+
+def test_no_page_names_a_folder_of_the_machine_that_built_it(html: Path):
+    named = [path.name for path in html.rglob("*.html") if str(ROOT) in path.read_text(encoding="utf-8")]
+    assert not named
+
+
+def test_the_home_page_leads_to_the_first_page(site: str, browser):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(site, wait_until="networkidle")
+    assert page.url == f"{site}/{PAGES[0]}.html"
+    context.close()

@@ -1,0 +1,215 @@
+"""What is committed: notebooks without results, no traces of a machine, a table of contents that holds."""
+
+from __future__ import annotations
+
+import ast
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from contents import pages, source
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "chapters").rglob("*.ipynb"))
+NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
+
+
+def tracked() -> list[Path]:
+    """The files under version control, or all but what builds leave behind where there is no git."""
+    try:
+        done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+        names = [name for name in done.stdout.split("\0") if name] if done.returncode == 0 else []
+    except OSError:
+        names = []
+    left_behind = {".git", "_build", ".venv", "__pycache__", ".ruff_cache", ".pytest_cache"}
+    found = [ROOT / name for name in names] or ROOT.rglob("*")
+    return [p for p in found if p.is_file() and not (left_behind | {"adamw_book.egg-info"}) & set(p.parts)]
+
+
+def texts() -> list[tuple[str, str]]:
+    """(name, text) of the tracked files that are text."""
+    found = []
+    for path in tracked():
+        try:
+            found.append((path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")))
+        except UnicodeDecodeError:
+            continue
+    return found
+
+
+def code_cells(path: Path) -> list[dict]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell | {"source": "".join(cell["source"])} for cell in cells if cell["cell_type"] == "code"]
+
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+@each_notebook
+def test_notebook_is_committed_without_results(path: Path):
+    assert [cell["source"] for cell in code_cells(path) if cell["outputs"] or cell["execution_count"]] == []
+
+
+@each_notebook
+def test_notebook_is_written_for_any_python3(path: Path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert "widgets" not in notebook["metadata"]
+
+
+def draws(code: str) -> bool:
+    """Whether a cell's code makes a picture: a call of a function of `plots`, of pyplot, or of `.subplots`."""
+    quiet = {"style", "rc_context", "close"}
+    tree = ast.parse("\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!"))))
+    calls = [
+        node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    return any(
+        call.attr not in quiet
+        and (isinstance(call.value, ast.Name) and call.value.id in ("plots", "plt") or call.attr == "subplots")
+        for call in calls
+    )
+
+
+@each_notebook
+def test_pictures_say_what_they_show(path: Path):
+    silent = []
+    for cell in code_cells(path):
+        image = cell["metadata"].get("mystnb", {}).get("image", {})
+        hidden = "remove-output" in cell["metadata"].get("tags", [])
+        if (draws(cell["source"]) and not hidden or image) and len(image.get("alt", "").split()) < 5:
+            silent.append(cell["source"])
+    assert not silent, "cells that draw need metadata {'mystnb': {'image': {'alt': a sentence}}}"
+
+
+def test_every_page_of_the_contents_exists_and_every_chapter_is_in_them():
+    listed = pages(ROOT)
+    assert [page for page in listed if source(ROOT, page) is None] == []
+    assert len(set(listed)) == len(listed)
+    written = {path.relative_to(ROOT).with_suffix("").as_posix() for path in NOTEBOOKS}
+    assert written - set(listed) == set()
+
+
+# Folders that differ from one machine to the next.
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|tmp|var/folders)/[\w.-]+[/\w.-]*")
+INDEX_ADDRESSES = re.compile(r"(?:index-url|find-links)[ =]+\S+|https?://[^\s'\"]*/simple\b")
+PUBLIC_INDEXES = ("https://pypi.org/", "https://download.pytorch.org/")
+
+
+def test_no_path_of_a_machine_is_in_the_files():
+    assert [(name, found) for name, text in texts() for found in MACHINE_PATHS.findall(text)] == []
+
+
+def test_only_public_package_indexes_are_named():
+    here = Path(__file__).name
+    named = [(n, found) for n, text in texts() if not n.endswith(here) for found in INDEX_ADDRESSES.findall(text)]
+    assert [(name, found) for name, found in named if not any(index in found for index in PUBLIC_INDEXES)] == []
+
+
+# ---- The first code cell: `import adamw_book` works wherever the notebook is opened
+
+
+def setup_cell() -> str:
+    return code_cells(ROOT / "chapters" / "preface.ipynb")[0]["source"]
+
+
+@each_notebook
+def test_the_first_code_cell_is_the_same_in_every_notebook(path: Path):
+    assert code_cells(path)[0]["source"] == setup_cell()
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=A Reader", "-c", "user.email=reader@example.org"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with another `adamw_book` on each of its two branches."""
+    root = tmp_path / "repository"
+    (root / "adamw_book").mkdir(parents=True)
+    (root / "chapters" / "part").mkdir(parents=True)
+    module = root / "adamw_book" / "__init__.py"
+    git(root, "init", "--quiet", "--initial-branch=main")
+    for branch in ("main", "wip/second"):
+        git(root, "checkout", "--quiet", "-B", branch)
+        module.write_text(f"BRANCH = {branch!r}\n")
+        git(root, "add", ".")
+        git(root, "commit", "--quiet", "--message", branch)
+    git(root, "checkout", "--quiet", "main")
+    return root
+
+
+def run_setup(folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Runs the set-up cell in `folder`, with a Python that has nothing installed, and prints what it finds."""
+    folder.mkdir(exist_ok=True)
+    inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "COLAB_JUPYTER_IP")}
+    return subprocess.run(
+        # -S and -I: neither site-packages nor the folder of this test run
+        [sys.executable, "-I", "-S", "-c", setup_cell() + "\nimport adamw_book\nprint(adamw_book.BRANCH)"],
+        cwd=folder,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def colab(repository: Path):
+    """The variables of a Colab session, whose list of notebooks is served from here; GitHub is `repository`."""
+
+    class Sessions(http.server.BaseHTTPRequestHandler):
+        opened = "https%3A%2F%2Fgithub.com%2Fsomeone%2Fbook%2Fblob%2Fwip%2Fsecond%2Fchapters%2Fpart%2Fone.ipynb"
+
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/api/sessions" else 404)
+            self.end_headers()
+            other = {
+                "path": "fileId=https%3A%2F%2Fgithub.com%2Felse%2Fwhere%2Fblob%2Fmain%2Fa.ipynb",
+                "name": "a.ipynb",
+            }
+            self.wfile.write(json.dumps([other, {"path": f"fileId={self.opened}", "name": "one.ipynb"}]).encode())
+
+        def log_message(self, *arguments) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Sessions)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield (
+        Sessions,
+        {
+            "COLAB_JUPYTER_IP": "127.0.0.1",
+            "KMP_TARGET_PORT": str(server.server_port),
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.{repository.as_uri()}.insteadOf",
+            "GIT_CONFIG_VALUE_0": "https://github.com/someone/book",
+        },
+    )
+    server.shutdown()
+
+
+def test_a_clone_is_found_without_installation(repository: Path):
+    assert run_setup(repository / "chapters" / "part").stdout == "main\n"
+
+
+def test_colab_gets_the_repository_and_branch_that_the_notebook_came_from(colab, tmp_path: Path):
+    _, environment = colab
+    for _ in range(2):  # the second time finds what the first has fetched
+        done = run_setup(tmp_path / "content", **environment)
+        assert done.stdout == "wip/second\n", done.stderr
+
+
+def test_a_notebook_from_nowhere_says_what_to_type(colab, tmp_path: Path):
+    sessions, environment = colab
+    sessions.opened = "1aBcDeFgHiJ"  # a copy in Drive
+    for given in ({}, environment):
+        done = run_setup(tmp_path / "content", **given)
+        assert done.returncode != 0
+        assert "ModuleNotFoundError: adamw_book is not installed" in done.stderr
+        assert "Set REPOSITORY above" in done.stderr

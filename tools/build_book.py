@@ -1,0 +1,253 @@
+"""Executes the chapters that need it and builds the book's pages: `python tools/build_book.py`.
+
+A chapter is executed when what its results depend on has changed (tools/dependencies.py), two chapters at a time.
+The results go to the cache that Jupyter Book reads. A chapter that fails has no entry in the cache, so it fails again
+until it is mended; a build with warnings forgets what it had read, so it warns again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import nbformat
+import yaml
+from contents import pages, source
+from dependencies import Package, fingerprint
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGET = 90  # seconds that a chapter may take on two CPU cores
+HEARTBEAT = 15  # seconds between signs of life
+
+
+def say(text: str) -> None:
+    # One write, so that lines of two chapters do not mix.
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def device() -> str:
+    """The accelerator that the chapters will find, or "cpu"."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+class Executions:
+    """The executed notebooks under `_build`: results in Jupyter Book's cache, and what they were computed from."""
+
+    def __init__(self, root: Path, timeout: int) -> None:
+        self.root, self.timeout = root, timeout
+        self.build = root / "_build"
+        self.cache = get_cache(self.build / ".jupyter_cache")
+        self.path = self.build / "executions.json"
+        self.known: dict[str, dict] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.at: dict[str, str] = {}  # chapter → the cell that it is at
+        self._lock = threading.Lock()
+
+    def is_current(self, chapter: str, key: str) -> bool:
+        if self.known.get(chapter, {}).get("fingerprint") != key:
+            return False
+        try:
+            self.cache.match_cache_notebook(self._read(chapter))
+        except KeyError:
+            return False
+        return True
+
+    def _read(self, chapter: str) -> nbformat.NotebookNode:
+        return nbformat.read(self.root / f"{chapter}.ipynb", as_version=4)
+
+    def forget(self, chapter: str) -> None:
+        """Drop a chapter's results, and its page as read from them."""
+        self.known.pop(chapter, None)
+        self._save()
+        try:
+            self.cache.remove_cache(self.cache.match_cache_notebook(self._read(chapter)).pk)
+        except KeyError:
+            pass
+        (self.build / ".doctrees" / f"{chapter}.doctree").unlink(missing_ok=True)
+
+    def run(self, chapter: str) -> nbformat.NotebookNode:
+        """Execute a chapter from the top, in its own kernel and its own folder. Raises what nbclient raises."""
+        notebook = self._read(chapter)
+        cells = len(notebook.cells)
+
+        def started(cell, cell_index) -> None:
+            self.at[chapter] = f"cell {cell_index + 1} of {cells}"
+
+        NotebookClient(
+            notebook,
+            timeout=self.timeout,
+            # Timings are cell metadata, and the cache looks a notebook up by its cells and their metadata.
+            record_timing=False,
+            resources={"metadata": {"path": str((self.root / chapter).parent)}},
+            extra_arguments=["--IPKernelApp.log_level=40"],  # not its remarks on transport
+            on_cell_start=started,
+        ).execute()
+        check_executed(chapter, notebook)
+        return notebook
+
+    def keep(self, chapter: str, key: str, notebook: nbformat.NotebookNode, seconds: float) -> None:
+        with self._lock:
+            uri = str(self.root / f"{chapter}.ipynb")
+            data = {"execution_seconds": seconds}
+            self.cache.cache_notebook_bundle(CacheBundleIn(notebook, uri, data=data), overwrite=True)
+            self.known[chapter] = {"fingerprint": key, "seconds": round(seconds, 1)}
+            self._save()
+
+    def _save(self) -> None:
+        self.path.write_text(json.dumps(self.known, indent=1) + "\n")
+
+
+def check_executed(chapter: str, notebook: nbformat.NotebookNode) -> None:
+    """Raises ValueError unless every code cell has run and something came out of them."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    idle = [cell.source.splitlines()[0] for cell in cells if cell.execution_count is None]
+    if idle:
+        raise ValueError(f"{chapter}: these cells did not run: {idle}")
+    if cells and not any(cell.outputs for cell in cells):
+        raise ValueError(f"{chapter}: no cell has an output, so the page would show no result")
+
+
+def execute(executions: Executions, stale: dict[str, str], jobs: int) -> list[str]:
+    """Execute the chapters in `stale` (chapter → fingerprint), `jobs` at a time; returns those that failed."""
+    failed: list[str] = []
+    begun: dict[str, float] = {}
+    done = threading.Event()
+
+    def one(chapter: str) -> float:
+        begun[chapter] = time.perf_counter()
+        say(f"  {chapter}: started")
+        notebook = executions.run(chapter)
+        seconds = time.perf_counter() - begun[chapter]
+        executions.keep(chapter, stale[chapter], notebook, seconds)
+        return seconds
+
+    def heartbeat() -> None:
+        while not done.wait(HEARTBEAT):
+            for chapter, at in list(executions.at.items()):
+                say(f"  {chapter}: {at}, {time.perf_counter() - begun[chapter]:.0f} s")
+
+    threading.Thread(target=heartbeat, daemon=True).start()
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(one, chapter): chapter for chapter in stale}
+        for future in as_completed(futures):
+            chapter = futures[future]
+            executions.at.pop(chapter, None)
+            if (error := future.exception()) is None:
+                say(f"  {chapter}: executed in {future.result():.0f} s")
+                continue
+            failed.append(chapter)
+            say(f"\n{chapter}.ipynb FAILED\n")
+            # A failed cell's message holds the cell and its traceback; anything else needs ours.
+            known = type(error).__module__.startswith("nbclient") or isinstance(error, ValueError)
+            text = str(error) if known else "".join(traceback.format_exception(error))
+            say(text if sys.stdout.isatty() else re.sub(r"\x1b\[[\d;]*m", "", text))
+    done.set()
+    return failed
+
+
+def pages_fingerprint(root: Path) -> str:
+    """A digest of what every page depends on besides its own text: configuration, extensions, style, address."""
+    digest = hashlib.sha256()
+    for name in ("_config.yml", "_toc.yml", "requirements.txt", "_ext", "_static"):
+        for file in sorted((root / name).rglob("*")) if (root / name).is_dir() else [root / name]:
+            if file.is_file() and file.suffix != ".pyc":
+                digest.update(f"\0{file.relative_to(root)}\0".encode() + file.read_bytes())
+    sys.path.insert(0, str(root / "_ext"))
+    from launch_buttons import repository
+
+    digest.update(repr(repository(root)).encode())
+    return digest.hexdigest()
+
+
+def build_pages(root: Path) -> bool:
+    """Run Jupyter Book with warnings as errors; returns whether it built. A build that fails, or that is interrupted,
+    leaves nothing behind that would hide its warnings from the next one."""
+    build = root / "_build"
+    complete = build / "pages.json"
+    key = pages_fingerprint(root)
+    if not complete.exists() or json.loads(complete.read_text())["fingerprint"] != key:
+        shutil.rmtree(build / ".doctrees", ignore_errors=True)
+        shutil.rmtree(build / "html", ignore_errors=True)
+    complete.unlink(missing_ok=True)
+    command = "import sys; from jupyter_book.cli.main import main; sys.argv[0] = 'jupyter-book'; main()"
+    options = ["build", str(root), "-W", "-n", "--keep-going"]
+    built = subprocess.run([sys.executable, "-c", command, *options], cwd=root).returncode == 0
+    if built:
+        complete.write_text(json.dumps({"fingerprint": key}) + "\n")
+    return built
+
+
+def without_results(root: Path, chapters: list[str]) -> list[str]:
+    """The chapters whose built page shows no output of a cell, or that have no page."""
+    paths = {chapter: root / "_build" / "html" / f"{chapter}.html" for chapter in chapters}
+    return [name for name, path in paths.items() if not path.exists() or "cell_output" not in path.read_text("utf-8")]
+
+
+def main() -> int:
+    """Build the book; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters executed at a time")
+    jobs = parser.parse_args().jobs
+
+    # Kernels inherit these: this tree's package whatever is installed, this Python's kernel, one thread each.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    contents = pages(ROOT)
+    if missing := [page for page in contents if source(ROOT, page) is None]:
+        say(f"_toc.yml names pages that do not exist: {', '.join(missing)}")
+        return 1
+    chapters = [page for page in contents if source(ROOT, page).suffix == ".ipynb"]
+    (ROOT / "_build").mkdir(exist_ok=True)
+    executions = Executions(ROOT, config["execute"]["timeout"])
+
+    package, accelerator = Package(ROOT), device()
+    keys = {chapter: fingerprint(ROOT / f"{chapter}.ipynb", ROOT, accelerator, package) for chapter in chapters}
+    stale = {chapter: key for chapter, key in keys.items() if not executions.is_current(chapter, key)}
+    say(f"{len(chapters)} chapters, {len(stale)} to execute on {accelerator}, {jobs} at a time")
+    for chapter in stale:
+        executions.forget(chapter)
+    failed = execute(executions, stale, jobs)
+    if failed:
+        say(f"\nThe book was not built: {', '.join(failed)} failed.")
+        return 1
+
+    if not build_pages(ROOT):
+        say("\nThe book was not built: Jupyter Book's warnings and errors are above, and are errors here.")
+        return 1
+    if empty := without_results(ROOT, chapters):
+        (ROOT / "_build" / "pages.json").unlink()
+        say(f"\nThe book was built, but these pages show no result: {', '.join(empty)}")
+        return 1
+
+    say("\nSeconds to execute each chapter:")
+    for chapter in chapters:
+        seconds = executions.known[chapter]["seconds"]
+        note = "" if chapter in stale else " (kept: nothing it depends on has changed)"
+        note += f"  WARNING: over the {BUDGET} s that a chapter may take" if seconds > BUDGET else ""
+        say(f"  {seconds:6.1f}  {chapter}{note}")
+    say(f"\nThe book is in _build/html. Open {(ROOT / '_build/html/index.html').as_uri()}")
+    say("or run `make serve` and open http://127.0.0.1:8000")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
