@@ -231,7 +231,7 @@ def test_read_all(root):
 def test_the_ledger_is_found_from_a_chapter_and_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("ADAMW_BOOK_LEDGER", raising=False)
     (tmp_path / "adamw_book").mkdir()
-    (tmp_path / "adamw_book" / "ledger.py").touch()
+    (tmp_path / "adamw_book" / "__init__.py").touch()
     (tmp_path / "chapters" / "folder").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "chapters" / "folder")
     assert ledger.find_root() == tmp_path / "ledger"
@@ -242,7 +242,7 @@ def test_the_ledger_is_found_from_a_chapter_and_from_the_environment(tmp_path, m
 def test_the_ledger_is_found_beside_the_package(tmp_path, monkeypatch):
     monkeypatch.delenv("ADAMW_BOOK_LEDGER", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert (ledger.find_root().parent / "adamw_book" / "ledger.py").is_file()
+    assert (ledger.find_root().parent / "adamw_book" / "__init__.py").is_file()
 
 
 # ---- checking: each kind of problem is reported, with its claim and its remedy

@@ -1,4 +1,6 @@
-"""AdamW with a decoupled decay and a coupled penalty side by side, and one value a replica for every coefficient that is tuned."""
+"""AdamW with a decoupled decay and a coupled penalty side by side, and one value a replica for every coefficient that
+is tuned.
+"""
 
 from .adamw import AdamW
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from . import fused_cpu, reference
-from .coefficients import COEFFICIENTS, check_arguments, check_leading_axis, is_vector, replicas_of
-from .work_table import Entry, WorkTable, is_dense, local
+from . import fused_cpu
+from .coefficients import check_arguments, check_leading_axis, is_vector, replicas_of
+from .entry import Entry, is_dense, local
+from .plan import Plan
 
 BACKENDS = ("triton", "torch", "reference")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.complex64, torch.complex128)
@@ -23,35 +24,39 @@ class AdamW(Optimizer):
         m_t &= \beta_1 m_{t-1} + (1-\beta_1)\,\tilde g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2)\,\tilde g_t^2 \\
         \theta_t &= (1-\eta\lambda)\,\theta_{t-1} - \eta\,\frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)}+\varepsilon}
 
-    With the defaults of the arguments that torch does not have, every step, state and ``state_dict`` is that of torch's AdamW (Loshchilov
-    and Hutter, 2019); a ``state_dict`` moves between the two in either direction. A parameter whose gradient is None is left alone,
-    decay included.
+    With the defaults of the arguments that torch does not have, every step, state and ``state_dict`` is that of
+    torch's AdamW (Loshchilov and Hutter, 2019); a ``state_dict`` moves between the two in either direction. A
+    parameter whose gradient is None is left alone, decay included.
 
-    A vector (R,) for ``lr``, ``weight_decay``, ``l2`` or a beta gives each of R replicas, stacked along the leading axis of every
-    parameter of the group, a value of its own: row r moves as it would alone under the r-th values. Vectors may be changed in place or
-    replaced between steps (a schedule). They belong on the parameters' device; from another device they are copied at each step, and from
-    a GPU to the CPU that copy waits for the GPU.
+    A vector (R,) for ``lr``, ``weight_decay``, ``l2`` or a beta gives each of R replicas, stacked along the leading
+    axis of every parameter of the group, a value of its own: row r moves as it would alone under the r-th values.
+    Vectors may be changed in place or replaced between steps (a schedule). They belong on the parameters' device; from
+    another device they are copied at each step, and from a GPU to the CPU that copy waits for the GPU.
 
     Args:
         params: parameters, named parameters or parameter groups, as in torch.
         lr: learning rate η ≥ 0; a number, a 1-element tensor or a vector (R,).
-        betas: decay rates of the two moments, each in [0, 1); both numbers or both 1-element tensors, either may be a vector (R,).
+        betas: decay rates of the two moments, each in [0, 1); both numbers or both 1-element tensors, either may be a
+            vector (R,).
         eps: ε ≥ 0, added outside the root.
-        weight_decay: λ ≥ 0, decoupled: each step takes the share ηλ from the parameter. A number, a 1-element tensor or a vector (R,).
+        weight_decay: λ ≥ 0, decoupled: each step takes the share ηλ from the parameter. A number, a 1-element tensor
+            or a vector (R,).
         amsgrad: normalise by the largest second moment so far (Reddi et al., 2018).
         maximize: ascend.
-        foreach: accepted and kept in the groups; all tensors are always updated together, so it changes nothing. As in torch, True asks
-            for numbers as lr and betas unless ``capturable``.
+        foreach: accepted and kept in the groups; all tensors are always updated together, so it changes nothing. As in
+            torch, True asks for numbers as lr and betas unless ``capturable``.
         capturable: keep the step counts on the parameters' device, so that a CUDA graph can hold the step.
         differentiable: let autograd through the step; it then runs on the backend "reference".
-        fused: True keeps the step counts on the parameters' device and lets ``torch.amp.GradScaler`` unscale and skip inside the
-            step. None and False mean the same: counts on the CPU, the scaler works before the step.
+        fused: True keeps the step counts on the parameters' device and lets ``torch.amp.GradScaler`` unscale and skip
+            inside the step. None and False mean the same: counts on the CPU, the scaler works before the step.
         l2: ℓ ≥ 0, Adam's coupled penalty, added to the gradient; a number, a 1-element tensor or a vector (R,).
-        backend: "triton" (one kernel launch), "torch" (torch's fused CPU kernel) or "reference" (tensor algebra). None, the default,
-            takes "triton" on a GPU where Triton is installed, "torch" on the CPU where it covers the case, else "reference".
+        backend: "triton" (one kernel launch), "torch" (torch's fused CPU kernel) or "reference" (tensor algebra).
+            None, the default, takes "triton" on a GPU where Triton is installed, "torch" on the CPU where it covers
+            the case, else "reference".
 
     Raises:
-        ValueError: a coefficient out of its range, a vector that does not fit a parameter's leading axis, an unknown backend.
+        ValueError: a coefficient out of its range, a vector that does not fit a parameter's leading axis, an unknown
+            backend.
         RuntimeError: a combination of flags that excludes itself, sparse gradients.
     """
 
@@ -75,7 +80,8 @@ class AdamW(Optimizer):
         check_arguments(lr, betas, eps, weight_decay, l2, foreach=foreach, capturable=capturable)
         if params is None and is_vector(lr):
             raise ValueError(
-                f"Tensor lr must be 1-element, or hold one value for each replica of the parameters; got {lr} and no parameters"
+                "Tensor lr must be 1-element, or hold one value for each replica of the parameters; "
+                f"got {lr} and no parameters"
             )
         if backend not in (None, *BACKENDS):
             raise ValueError(f"backend: {backend!r} is unknown; choose from {', '.join(map(repr, BACKENDS))} or None")
@@ -94,7 +100,7 @@ class AdamW(Optimizer):
             "l2": l2,
         }
         self._backend = backend
-        self._table: WorkTable | None = None
+        self._plan: Plan | None = None
         super().__init__(params, defaults)
         if fused:
             if differentiable:
@@ -106,7 +112,7 @@ class AdamW(Optimizer):
     @property
     def backend(self) -> str:
         """The backend in use; more than one, joined by " + ", where groups differ."""
-        names = {self._backend_of(p, group) for group in self.param_groups for p in group["params"]}
+        names = {self._backend_of(p, group, replicas_of(group)) for group in self.param_groups for p in group["params"]}
         return " + ".join(name for name in BACKENDS if name in names)
 
     def add_param_group(self, param_group: dict) -> None:
@@ -117,7 +123,7 @@ class AdamW(Optimizer):
             replicas = replicas_of(group)
             for p in group["params"]:
                 check_leading_axis(p, replicas, group)
-                self._backend_of(p, group)
+                self._backend_of(p, group, replicas)
         except ValueError:
             self.param_groups.pop()
             raise
@@ -134,92 +140,28 @@ class AdamW(Optimizer):
         return loss
 
     def _update(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        if self._table is None or not self._table.fits(self.param_groups):
-            self._table = self._build_table()
-        self._table.step(grad_scale, found_inf)
-        if not self._table.elsewhere or (found_inf is not None and found_inf.item()):
-            return
-        for group, params in self._table.elsewhere:
-            replicas = replicas_of(group)
-            active = [p for p in params if p.grad is not None]
-            if not active:
-                continue
-            for p in active:
-                self._prepare(p, group, replicas)
-                if grad_scale is not None:
-                    p.grad.div_(grad_scale.to(p.grad.device))
-            torch._foreach_add_([self.state[p]["step"] for p in active], 1)
-            fused: dict[torch.dtype, list[Tensor]] = {}
-            for p in active:
-                if self._backend_of(p, group) == "torch":
-                    fused.setdefault(p.dtype, []).append(p)
-                else:
-                    self._step_reference(p, group)
-            for same in fused.values():
-                self._step_fused(same, group)
+        if self._plan is None or not self._plan.fits(self.param_groups):
+            self._plan = self._sort()
+        self._plan.step(grad_scale, found_inf)
 
-    def _build_table(self) -> WorkTable:
-        """Sort the parameters: those of the kernel with a gradient into the table, those of the other backends beside it."""
-        entries, idle, elsewhere = [], [], []
+    def _sort(self) -> Plan:
+        """Give every parameter with a gradient its state and its backend."""
+        entries, idle = [], []
         for group in self.param_groups:
             replicas = replicas_of(group)
             for p in group["params"]:
-                if self._backend_of(p, group) != "triton":
-                    if not elsewhere or elsewhere[-1][0] is not group:
-                        elsewhere.append((group, []))
-                    elsewhere[-1][1].append(p)
-                elif p.grad is None:
+                if p.grad is None:
                     idle.append(p)
-                else:
-                    self._prepare(p, group, replicas)
-                    entries.append(Entry(p, group, self.state[p], replicas))
-        return WorkTable(self.param_groups, entries, idle, elsewhere)
+                    continue
+                check_leading_axis(p, replicas, group)
+                self._prepare(p, group)
+                entries.append((self._backend_of(p, group, replicas), Entry(p, group, self.state[p], replicas)))
+        return Plan(self.param_groups, entries, idle)
 
-    def _step_fused(self, params: list[Tensor], group: dict) -> None:
-        state = [self.state[p] for p in params]
-        fused_cpu.adamw_(
-            [_plain(p) for p in params],
-            [_plain(p.grad).to(p.dtype).contiguous() for p in params],
-            *([_plain(s[name]) for s in state] for name in ("exp_avg", "exp_avg_sq")),
-            [_plain(s["max_exp_avg_sq"]) for s in state] if group["amsgrad"] else [],
-            [s["step"] for s in state],
-            **{name: _number_or_vector(group[name], torch.device("cpu")) for name in COEFFICIENTS},
-            beta1=float(group["betas"][0]),
-            beta2=float(group["betas"][1]),
-            eps=group["eps"],
-            maximize=group["maximize"],
-        )
-
-    def _step_reference(self, p: Tensor, group: dict) -> None:
-        state = self.state[p]
-        on_device = group["capturable"] or group["differentiable"] or group["fused"]
-        coefficients = {name: group[name] for name in COEFFICIENTS} | dict(
-            zip(("beta1", "beta2"), group["betas"], strict=True)
-        )
-        reference.adamw_(
-            *(
-                _plain(t)
-                for t in (
-                    p,
-                    p.grad,
-                    state["exp_avg"],
-                    state["exp_avg_sq"],
-                    state["max_exp_avg_sq"] if group["amsgrad"] else None,
-                )
-            ),
-            step=_double(state["step"], p.device) if on_device else state["step"].item(),
-            eps=group["eps"],
-            maximize=group["maximize"],
-            differentiable=group["differentiable"],
-            **{name: _double(value, p.device) for name, value in coefficients.items()},
-        )
-
-    def _prepare(self, p: Tensor, group: dict, replicas: int | None) -> None:
+    def _prepare(self, p: Tensor, group: dict) -> None:
         """Check one parameter with a gradient and make its state at its first step."""
         if p.grad.is_sparse:
             raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
-        if replicas is not None:
-            check_leading_axis(p, replicas, group)
         state = self.state[p]
         if len(state) == 0:
             on_device = group["capturable"] or group["fused"]
@@ -236,25 +178,29 @@ class AdamW(Optimizer):
         if group["foreach"] and isinstance(group["lr"], Tensor) and not group["capturable"]:
             raise RuntimeError("lr as a Tensor is not supported for capturable=False and foreach=True")
 
-    def _backend_of(self, p: Tensor, group: dict) -> str:
+    def _backend_of(self, p: Tensor, group: dict, replicas: int | None) -> str:
         wanted = self._backend
         if wanted == "reference" or (wanted is None and group["differentiable"]):
             return "reference"
-        if wanted is None and p.device.type == "cpu" or wanted == "torch":
-            covered = fused_cpu.supports(p, replicas_of(group) is not None, group["betas"])
-            if wanted is None or covered:
-                return "torch" if covered else "reference"
-            raise ValueError(
-                f"backend: 'torch' covers contiguous floating-point parameters on the CPU with numbers as betas, got {p.dtype} on "
-                f"{p.device} with betas {group['betas']}; backend=None chooses for each group"
+        if wanted == "torch" or (wanted is None and p.is_cpu):
+            if not group["differentiable"] and fused_cpu.supports(local(p), replicas, group["betas"]):
+                return "torch"
+            problem = (
+                "covers contiguous floating-point parameters on the CPU, without vectors as betas or autograd; "
+                f"got {p.dtype} on {p.device}"
             )
-        problem = _why_not_triton(p, group)
-        if problem and wanted == "triton":
-            raise ValueError(f"backend: 'triton' {problem}; backend=None chooses for each group")
-        return "reference" if problem else "triton"
+        else:
+            problem = _why_not_triton(p, group, replicas)
+            if problem is None:
+                return "triton"
+        if wanted is not None:
+            raise ValueError(f"backend: {wanted!r} {problem}; backend=None chooses for each parameter")
+        return "reference"
 
     def _check_capture(self) -> None:
-        """torch's check that a step under CUDA graph capture is capturable; the method's name depends on torch's version."""
+        """torch's check that a step under CUDA graph capture is capturable; the method's name depends on
+        torch's version.
+        """
         name = "_accelerator_graph_capture_health_check"
         getattr(self, name if hasattr(self, name) else "_cuda_graph_capture_health_check")()
 
@@ -263,7 +209,7 @@ class AdamW(Optimizer):
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        self._table = None
+        self._plan = None
         for group in self.param_groups:
             for name, value in {
                 "amsgrad": False,
@@ -287,33 +233,19 @@ class AdamW(Optimizer):
             self._step_supports_amp_scaling = True
 
 
-def _why_not_triton(p: Tensor, group: dict) -> str | None:
+def _why_not_triton(p: Tensor, group: dict, replicas: int | None) -> str | None:
     """What keeps a parameter from the kernel, if anything does."""
     if find_spec("triton") is None:
         return "needs the package triton, which is not installed"
     if p.device.type != "cuda" and not (p.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        return f"needs parameters on a CUDA device, got {p.device} (set TRITON_INTERPRET=1 before the first import to interpret it on the CPU)"
+        return (
+            f"needs parameters on a CUDA device, got {p.device} (with TRITON_INTERPRET=1 set before the first import, "
+            "Triton interprets the kernel on the CPU)"
+        )
     if group["differentiable"]:
         return "does not support differentiable=True"
     if p.dtype not in KERNEL_DTYPES:
         return f"supports {', '.join(map(str, KERNEL_DTYPES))}, got {p.dtype}"
-    if not is_dense(local(p), replicas_of(group)):
+    if not is_dense(local(p), replicas):
         return f"needs dense parameters, replica after replica, got shape {tuple(p.shape)} with strides {p.stride()}"
     return None
-
-
-def _plain(t: Tensor | None) -> Tensor | None:
-    """The numbers that this process holds: a DTensor's local shard, a complex tensor's real view."""
-    if t is None:
-        return None
-    t = local(t)
-    return torch.view_as_real(t) if t.is_complex() else t
-
-
-def _double(value: float | Tensor, device: torch.device) -> float | Tensor:
-    """Tensor coefficients in float64: 1 − β₂ᵗ loses half of float32's digits at the first step."""
-    return value.squeeze().to(device, torch.float64) if isinstance(value, Tensor) else value
-
-
-def _number_or_vector(value: float | Tensor, device: torch.device) -> float | Tensor:
-    return _double(value, device) if is_vector(value) else float(value)

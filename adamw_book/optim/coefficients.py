@@ -1,4 +1,6 @@
-"""What a coefficient may be: a number, or a vector with one value a replica. Checks them, with torch's messages where torch has one."""
+"""What a coefficient may be: a number, or a vector with one value a replica. Checks them, with torch's messages where
+torch has one.
+"""
 
 from torch import Tensor
 
@@ -22,11 +24,13 @@ def replicas_of(group: dict) -> int | None:
     for name, value in vectors:
         if value.dim() != 1:
             raise ValueError(
-                f"Tensor {name} must be 1-element, or of shape (R,) with one value a replica; got shape {tuple(value.shape)}"
+                f"Tensor {name} must be 1-element, or of shape (R,) with one value a replica; "
+                f"got shape {tuple(value.shape)}"
             )
         if len(value) != len(leading):
             raise ValueError(
-                f"{name} holds {len(value)} replicas, {first} holds {len(leading)}: vectors of a group must have one length"
+                f"{name} holds {len(value)} replicas, {first} holds {len(leading)}; "
+                "vectors of a group must have one length"
             )
     return len(leading)
 
@@ -39,7 +43,8 @@ def check_leading_axis(p: Tensor, replicas: int | None, group: dict) -> None:
     ]
     name = next(name for name, value in named if is_vector(value))
     raise ValueError(
-        f"Tensor {name} must be 1-element, or hold one value for each replica along the leading axis of every parameter of its group; "
+        f"Tensor {name} must be 1-element, or hold one value for each replica along the leading axis of every "
+        "parameter of its group; "
         f"got {replicas} values and a parameter of shape {tuple(p.shape)}"
     )
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from .coefficients import is_vector
+
 
 def local(t: Tensor) -> Tensor:
     """The part of a tensor that this process holds: itself, or a DTensor's shard."""
@@ -37,15 +39,23 @@ class Entry:
         self.exp_avg, self.exp_avg_sq, self.step = state["exp_avg"], state["exp_avg_sq"], state["step"]
         self.max_exp_avg_sq = state["max_exp_avg_sq"] if group["amsgrad"] else None
         self.grad_dtype = param.grad.dtype
-        self.layout = param.device, param.dtype, local(param).stride()
+        self.device, self.dtype = param.device, param.dtype
 
     @property
     def moments(self) -> list[Tensor]:
         """exp_avg, exp_avg_sq and, with AMSGrad, max_exp_avg_sq."""
         return [t for t in (self.exp_avg, self.exp_avg_sq, self.max_exp_avg_sq) if t is not None]
 
+    @property
+    def kind(self) -> tuple:
+        """Entries of one kind go into one launch of the kernel."""
+        dtypes = self.dtype, self.grad_dtype, self.exp_avg.dtype, self.step.dtype
+        return self.device, dtypes, flags(self.group)[:3]
+
     def fits(self) -> bool:
-        """Whether gradient and state are still of the kind, and the tensors the ones, that were sorted at the last step."""
+        """Whether gradient and state are still of the kind, and the tensors the ones, that were sorted at the
+        last step.
+        """
         grad, state = self.param.grad, self.state
         return (
             grad is not None
@@ -57,7 +67,10 @@ class Entry:
         )
 
 
-def flags(group: dict) -> tuple[bool, bool, bool, bool]:
-    """What of a group decides how its parameters are sorted: (steps on device, amsgrad, maximize, differentiable)."""
+def flags(group: dict) -> tuple[bool, ...]:
+    """What of a group decides where its parameters go: (steps on device, amsgrad, maximize, differentiable,
+    vectors as betas).
+    """
     on_device = bool(group["capturable"] or group["fused"])
-    return on_device, bool(group["amsgrad"]), bool(group["maximize"]), bool(group["differentiable"])
+    vectors = is_vector(group["betas"][0]) or is_vector(group["betas"][1])
+    return on_device, bool(group["amsgrad"]), bool(group["maximize"]), bool(group["differentiable"]), vectors

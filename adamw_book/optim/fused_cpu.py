@@ -1,21 +1,26 @@
 """The same update through torch's own fused CPU kernel: one pass over memory, the list of tensors in one call.
 
-torch's kernel knows one lr and one decay for all tensors. Per-replica coefficients still pass through it: it computes the direction
-−m̂/(√v̂ + ε) into zeros (with lr = 1), and two cheap passes scale it by each replica's lr and shrink the parameters.
+torch's kernel knows one lr and one decay for all tensors. Per-replica coefficients still pass through it: it computes
+the direction −m̂/(√v̂ + ε) into zeros (with lr = 1), and two cheap passes scale it by each replica's lr and shrink the
+parameters.
 """
 
 import torch
 from torch import Tensor
 
+from .coefficients import is_vector
+
 Coefficient = float | Tensor
 
 
-def supports(param: Tensor, replicated: bool, betas: tuple[Coefficient, Coefficient]) -> bool:
-    """Whether this parameter can go through torch's kernel: real floating point, dense, betas that are numbers."""
-    if any(isinstance(b, Tensor) for b in betas) or param.device.type != "cpu" or not param.is_contiguous():
+def supports(param: Tensor, replicas: int | None, betas: tuple[Coefficient, Coefficient]) -> bool:
+    """Whether a parameter can go through torch's kernel: contiguous floating point on the CPU, betas that are
+    numbers.
+    """
+    if is_vector(betas[0]) or is_vector(betas[1]) or not param.is_cpu or not param.is_contiguous():
         return False
-    return param.dtype in (
-        (torch.float32, torch.float64) if replicated else (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    return param.dtype in (torch.float32, torch.float64) or (
+        replicas is None and param.dtype in (torch.bfloat16, torch.float16)
     )
 
 
@@ -26,6 +31,7 @@ def adamw_(
     exp_avg_sqs: list[Tensor],
     max_exp_avg_sqs: list[Tensor],
     steps: list[Tensor],
+    scratch: list[Tensor],
     *,
     lr: Coefficient,
     beta1: float,
@@ -34,66 +40,34 @@ def adamw_(
     weight_decay: Coefficient,
     l2: Coefficient,
     maximize: bool,
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
 ) -> None:
-    """One step in place for tensors of one dtype; ``lr``, ``weight_decay`` and ``l2`` are numbers or float64 tensors of shape (R,).
+    """One step in place for tensors of one dtype; ``lr``, ``weight_decay`` and ``l2`` are numbers or float64 tensors
+    of shape (R,).
 
-    ``steps`` holds each tensor's t ≥ 1. ``max_exp_avg_sqs`` is empty without AMSGrad. A ``found_inf`` of 1 leaves all as it was.
+    ``steps`` holds each tensor's t ≥ 1. ``max_exp_avg_sqs`` is empty without AMSGrad. ``scratch``, a tensor like each
+    parameter, is needed where there are vectors.
     """
     states = exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps
     options = {"amsgrad": bool(max_exp_avg_sqs), "beta1": beta1, "beta2": beta2, "eps": eps}
-    if not any(isinstance(c, Tensor) for c in (lr, weight_decay, l2)) and (l2 == 0 or weight_decay == 0):
-        kernel, decay = (torch._fused_adamw_, weight_decay) if l2 == 0 else (torch._fused_adam_, l2)
-        kernel(
-            params,
-            grads,
-            *states,
-            lr=lr,
-            weight_decay=decay,
-            maximize=maximize,
-            grad_scale=grad_scale,
-            found_inf=found_inf,
-            **options,
-        )
-        return
-    if found_inf is not None and found_inf.item():
-        return
-    if grad_scale is not None:
-        grads = torch._foreach_div(grads, grad_scale)
-    if isinstance(l2, Tensor) or l2 != 0:
+    options |= {"grad_scale": None, "found_inf": None}
+    penalized, decayed = (bool(c.any()) if isinstance(c, Tensor) else c != 0 for c in (l2, weight_decay))
+    if penalized and (decayed or isinstance(l2, Tensor) or isinstance(lr, Tensor)):
         penalty = torch._foreach_mul(params, _columns(l2, params))
         (torch._foreach_sub_ if maximize else torch._foreach_add_)(penalty, grads)
-        grads, maximize = penalty, False
-    keep = 1 - lr * weight_decay
+        grads, maximize, penalized = penalty, False, False
     if isinstance(lr, Tensor):
-        directions = [torch.zeros_like(p) for p in params]
-        torch._fused_adamw_(
-            directions,
-            grads,
-            *states,
-            lr=1.0,
-            weight_decay=0.0,
-            maximize=maximize,
-            grad_scale=None,
-            found_inf=None,
-            **options,
-        )
-        torch._foreach_mul_(params, _columns(keep, params))
-        torch._foreach_addcmul_(params, directions, _columns(lr, params))
+        torch._foreach_zero_(scratch)
+        torch._fused_adamw_(scratch, grads, *states, lr=1.0, weight_decay=0.0, maximize=maximize, **options)
+        if decayed:
+            torch._foreach_mul_(params, _columns(1 - lr * weight_decay, params))
+        torch._foreach_addcmul_(params, scratch, _columns(lr, params))
+    elif penalized:
+        torch._fused_adam_(params, grads, *states, lr=lr, weight_decay=l2, maximize=maximize, **options)
     else:
-        torch._foreach_mul_(params, _columns(keep, params))
-        torch._fused_adamw_(
-            params,
-            grads,
-            *states,
-            lr=lr,
-            weight_decay=0.0,
-            maximize=maximize,
-            grad_scale=None,
-            found_inf=None,
-            **options,
-        )
+        if isinstance(weight_decay, Tensor):
+            torch._foreach_mul_(params, _columns(1 - lr * weight_decay, params))
+            weight_decay = 0.0
+        torch._fused_adamw_(params, grads, *states, lr=lr, weight_decay=weight_decay, maximize=maximize, **options)
 
 
 def _columns(coefficient: Coefficient, params: list[Tensor]) -> Coefficient | list[Tensor]:

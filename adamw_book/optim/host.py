@@ -5,7 +5,7 @@ from torch import Tensor
 
 from . import fused_cpu, reference
 from .coefficients import COEFFICIENTS, is_vector
-from .entry import Entry, numbers
+from .entry import Entry, local, numbers
 
 _ONE = torch.tensor(1.0)
 
@@ -19,11 +19,7 @@ class Bundle:
 
     def fits(self) -> bool:
         """Whether the parameters would be sorted here again."""
-        for e in self.entries:
-            p = e.param
-            if not e.fits() or (p.device, p.dtype) != e.layout[:2]:
-                return False
-        return True
+        return all(e.fits() and e.param.dtype is e.dtype and e.param.device == e.device for e in self.entries)
 
     def step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """Take one step. Gradients of a scaled loss are unscaled in place, as torch's fused step leaves them."""
@@ -53,6 +49,12 @@ class Fused(Bundle):
         self.exp_avg_sqs = [numbers(e.exp_avg_sq) for e in entries]
         self.max_exp_avg_sqs = [numbers(e.max_exp_avg_sq) for e in entries if e.max_exp_avg_sq is not None]
         self.scratch: list[Tensor] = []
+
+    def fits(self) -> bool:
+        """As in every bundle; and torch's kernel takes the memory as it comes, so that strides must not change."""
+        return super().fits() and all(
+            local(e.param) is p and p.is_contiguous() for e, p in zip(self.entries, self.params, strict=True)
+        )
 
     def update(self) -> None:
         group, dtype = self.group, self.params[0].dtype

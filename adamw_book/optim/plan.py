@@ -1,4 +1,6 @@
-"""How an optimizer's step is carried out: its parameters sorted into bundles, each for one backend, kept while they stay the same."""
+"""How an optimizer's step is carried out: its parameters sorted into bundles, each for one backend, kept while they
+stay the same.
+"""
 
 from operator import is_
 
@@ -16,7 +18,6 @@ class Plan:
         """``entries``: (backend, entry) of each parameter with a gradient; ``idle``: the parameters without."""
         self.idle = idle
         self.groups = [(group, list(group["params"]), flags(group), replicas_of(group)) for group in groups]
-        self.betas = [group["betas"] for group in groups]
         bundles: dict[tuple, list[Entry]] = {}
         for backend, entry in entries:
             kind = entry.kind if backend == "triton" else (id(entry.group), entry.param.dtype)

@@ -1,4 +1,5 @@
-"""The update as tensor algebra: as short as the equations, run wherever torch runs, and the oracle for the faster backends.
+"""The update as tensor algebra: as short as the equations, run wherever torch runs, and the oracle for the faster
+backends.
 
 With θ the parameter, g its gradient, t the step (1 for the first), η ``lr``, λ ``weight_decay`` and ℓ ``l2``::
 
@@ -7,7 +8,8 @@ With θ the parameter, g its gradient, t the step (1 for the first), η ``lr``, 
     v ← β₂ v + (1 − β₂) g̃²
     θ ← (1 − η λ) θ − η · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 
-λ > 0, ℓ = 0 is AdamW (Loshchilov and Hutter, 2019); λ = 0, ℓ > 0 is Adam with an L2 penalty; both 0 is Adam (Kingma and Ba, 2015).
+λ > 0, ℓ = 0 is AdamW (Loshchilov and Hutter, 2019); λ = 0, ℓ > 0 is Adam with an L2 penalty; both 0 is Adam (Kingma
+and Ba, 2015).
 """
 
 import torch
@@ -30,10 +32,12 @@ def adamw(
     l2: float | Tensor = 0.0,
     maximize: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """One step: the new (param, exp_avg, exp_avg_sq, max_exp_avg_sq); nothing is changed in place, autograd sees all of it.
+    """One step: the new (param, exp_avg, exp_avg_sq, max_exp_avg_sq); nothing is changed in place, autograd sees all
+    of it.
 
-    A coefficient is a number or a tensor that broadcasts against ``param``, (R, 1, …, 1) for one value a replica; ``step`` is t ≥ 1.
-    ``max_exp_avg_sq`` given asks for AMSGrad (Reddi et al., 2018): the largest v so far takes v's place under the root.
+    A coefficient is a number or a tensor that broadcasts against ``param``, (R, 1, …, 1) for one value a replica;
+    ``step`` is t ≥ 1. ``max_exp_avg_sq`` given asks for AMSGrad (Reddi et al., 2018): the largest v so far takes v's
+    place under the root.
     """
     grad = (-grad if maximize else grad) + l2 * param
     exp_avg = beta1 * exp_avg + (1 - beta1) * grad
@@ -51,12 +55,13 @@ def adamw_(
     grad: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
-    max_exp_avg_sq: Tensor | None,
+    max_exp_avg_sq: Tensor | None = None,
     *,
     differentiable: bool = False,
     **coefficients,
 ) -> None:
-    """:func:`adamw` written back in place. Computes 16-bit parameters in float32; vectors (R,) get their place on the leading axis.
+    """:func:`adamw` written back in place. Computes 16-bit parameters in float32; vectors (R,) get their place on the
+    leading axis.
 
     With ``differentiable`` the step reads copies, so that autograd still finds the values from before it.
     """

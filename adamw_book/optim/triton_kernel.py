@@ -1,8 +1,9 @@
 """The update as one Triton kernel over a work table: one launch for all tensors, each program one block of one row.
 
-A row is what shares its coefficients: a whole tensor, or one replica's part of it. A row of an ensemble starts wherever the one before it
-ended, so blocks are laid on the grid of 16-byte vectors of the *tensor*: the blocks inside a row are aligned and full, and only the
-first and the last carry masks. Full blocks take 128-bit accesses; masks with a bound read at run time would rule those out.
+A row is what shares its coefficients: a whole tensor, or one replica's part of it. A row of an ensemble starts
+wherever the one before it ended, so blocks are laid on the grid of 16-byte vectors of the *tensor*: the blocks inside
+a row are aligned and full, and only the first and the last carry masks. Full blocks take 128-bit accesses; masks with
+a bound read at run time would rule those out.
 """
 
 from contextlib import nullcontext
@@ -76,7 +77,8 @@ def update(
 def adamw_block(
     param_ptr, grad_ptr, exp_avg_ptr, exp_avg_sq_ptr, largest_ptr, begin, low, high,
     keep, step_size, inverse_root, new1, new2, eps, l2, grad_scale,
-    AMSGRAD: tl.constexpr, MAXIMIZE: tl.constexpr, SCALED: tl.constexpr, FULL: tl.constexpr, COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
+    AMSGRAD: tl.constexpr, MAXIMIZE: tl.constexpr, SCALED: tl.constexpr, FULL: tl.constexpr,
+    COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Read, update and write elements begin … begin + BLOCK of a tensor, as far as they lie in the row low … high."""
     offsets = begin + tl.arange(0, BLOCK)
@@ -116,11 +118,12 @@ def coefficient(entry, tensors, row, column: tl.constexpr, COMPUTE: tl.constexpr
 @triton.jit(do_not_specialize=["tensors"])
 def adamw_kernel(
     table, tensor_of_block, tensors, ticks, grad_scale_ptr, found_inf_ptr,
-    PARAM_DTYPE: tl.constexpr, GRAD_DTYPE: tl.constexpr, STATE_DTYPE: tl.constexpr, STEP_DTYPE: tl.constexpr, COMPUTE: tl.constexpr,
+    PARAM_DTYPE: tl.constexpr, GRAD_DTYPE: tl.constexpr, STATE_DTYPE: tl.constexpr, STEP_DTYPE: tl.constexpr,
+    COMPUTE: tl.constexpr,
     AMSGRAD: tl.constexpr, MAXIMIZE: tl.constexpr, SCALED: tl.constexpr, SKIPPABLE: tl.constexpr,
 ):  # fmt: skip
-    """Program i updates block i. ``table`` is (columns, tensors); ``ticks`` is added to every step count, so that counts kept on the
-    host need no upload. A ``found_inf`` other than 0 leaves everything as it was."""
+    """Program i updates block i. ``table`` is (columns, tensors); ``ticks`` is added to every step count, so that
+    counts kept on the host need no upload. A ``found_inf`` other than 0 leaves everything as it was."""
     if SKIPPABLE:
         if tl.load(found_inf_ptr) != 0:
             return
@@ -180,13 +183,15 @@ def adamw_kernel(
 
 
 def launch(work: Launch, grad_scale: torch.Tensor | None = None, found_inf: torch.Tensor | None = None) -> None:
-    """Run the kernel over one work table. ``grad_scale`` and ``found_inf`` are a gradient scaler's 1-element float32 tensors."""
+    """Run the kernel over one work table. ``grad_scale`` and ``found_inf`` are a gradient scaler's 1-element
+    float32 tensors.
+    """
     grad_scale, found_inf = (t if t is None else t.to(work.device) for t in (grad_scale, found_inf))
     param, grad, state, step = (DTYPES[d] for d in work.dtypes)
     with torch.cuda.device(work.device) if work.device.type == "cuda" else nullcontext():
         adamw_kernel[(work.blocks,)](
             work.table, work.tensor_of_block, len(work.entries), work.ticks, grad_scale, found_inf,
             PARAM_DTYPE=param, GRAD_DTYPE=grad, STATE_DTYPE=state, STEP_DTYPE=step, COMPUTE=DTYPES[work.compute_dtype],
-            AMSGRAD=work.amsgrad, MAXIMIZE=work.maximize, SCALED=grad_scale is not None, SKIPPABLE=found_inf is not None,
-            num_warps=WARPS,
+            AMSGRAD=work.amsgrad, MAXIMIZE=work.maximize, SCALED=grad_scale is not None, SKIPPABLE=found_inf is not
+            None, num_warps=WARPS,
         )  # fmt: skip

@@ -1,19 +1,19 @@
 """Param groups → the rows that the kernel walks: addresses, lengths and coefficients in a table on the device.
 
-The table is built once. Each step then looks at the addresses and uploads only those columns that moved: gradients after
-``zero_grad(set_to_none=True)``, a number that a schedule changed. Vectors are read where they live, so that changing one in place costs
-nothing here.
+The table is built once. Each step then looks at the addresses and uploads only those columns that moved: gradients
+after ``zero_grad(set_to_none=True)``, a number that a schedule changed. Vectors are read where they live, so that
+changing one in place costs nothing here.
 """
 
 import math
 from enum import IntEnum
-from operator import is_
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .coefficients import COEFFICIENTS, replicas_of
+from .coefficients import COEFFICIENTS
+from .entry import Entry, local
 
 MOMENTS = 5  # (1 − β₁, 1 − β₂, ln β₁, ln β₂, ε)
 BLOCK = 1024  # elements of one program
@@ -21,7 +21,9 @@ VECTOR = 8  # elements to which blocks are aligned: 16 bytes of the narrowest dt
 
 
 class Column(IntEnum):
-    """What the table says of each tensor. Addresses, except where noted; a stride belongs to the coefficient before it."""
+    """What the table says of each tensor. Addresses, except where noted; a stride belongs to the coefficient
+    before it.
+    """
 
     PARAM = 0
     GRAD = 1
@@ -42,47 +44,10 @@ class Column(IntEnum):
     STEP = 16
 
 
-def local(t: Tensor) -> Tensor:
-    """The part of a tensor that this process holds: itself, or a DTensor's shard."""
-    t = t.to_local() if hasattr(t, "to_local") else t
-    return t.wait() if hasattr(t, "wait") else t
-
-
-def is_dense(t: Tensor, replicas: int | None) -> bool:
-    """Whether the elements fill their memory without gaps, each replica's in one piece."""
-    expected = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(t.stride(), t.shape, strict=True) if size > 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return t.numel() == 0 or replicas in (None, 1) or t.stride(0) * replicas == t.numel()
-
-
 def blocks_a_row(length: int, rows: int) -> int:
     """Blocks that cover a row of ``length`` elements wherever it starts on the grid of vectors."""
     shift = 0 if rows == 1 or length % VECTOR == 0 else VECTOR - 1
     return -(-(length + shift) // BLOCK)
-
-
-class Entry:
-    """A parameter that has a gradient, with its group, its state and the number of its replicas (1 without vectors)."""
-
-    def __init__(self, param: Tensor, group: dict, state: dict, replicas: int | None) -> None:
-        self.param, self.group, self.state, self.replicas = param, group, state, replicas or 1
-        self.tensors = [param, state["exp_avg"], state["exp_avg_sq"]] + (
-            [state["max_exp_avg_sq"]] if group["amsgrad"] else []
-        )
-
-    @property
-    def kind(self) -> tuple:
-        """Entries of one kind go into one launch."""
-        dtypes = self.param.dtype, self.param.grad.dtype, self.tensors[1].dtype, self.state["step"].dtype
-        return local(self.param).device, dtypes, flags(self.group)
-
-
-def flags(group: dict) -> tuple[bool, bool, bool]:
-    """What of a group is compiled into the kernel or decides where step counts live: (steps on device, amsgrad, maximize)."""
-    return bool(group["capturable"] or group["fused"]), bool(group["amsgrad"]), bool(group["maximize"])
 
 
 class Launch:
@@ -90,23 +55,21 @@ class Launch:
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
-        self.device, dtypes, self.flags = entries[0].kind
-        self.steps_on_device, self.amsgrad, self.maximize = self.flags
-        self.grad_dtype = dtypes[1]
+        self.device, dtypes, (self.steps_on_device, self.amsgrad, self.maximize) = entries[0].kind
         self.dtypes = [d.to_real() if d.is_complex else d for d in dtypes]
         self.compute_dtype = torch.float64 if self.dtypes[0] == torch.float64 else torch.float32
         self.groups = list({id(e.group): e.group for e in entries}.values())
         order = {id(g): i for i, g in enumerate(self.groups)}
         self.group_of = np.array([order[id(e.group)] for e in entries])
 
-        self.sharded = any(hasattr(e.param, "to_local") for e in entries)
-        self.tensors = [t for e in entries for t in e.tensors]
-        self.addresses = [t.data_ptr() for t in map(local, self.tensors)]
+        self.sharded = any(local(e.param) is not e.param for e in entries)
+        self.tensors = [t for e in entries for t in (e.param, *e.moments)]
+        self.addresses = [local(t).data_ptr() for t in self.tensors]
         self.strides = [None if local(e.param).is_contiguous() else local(e.param).stride() for e in entries]
 
         n = len(entries)
         self.host = np.zeros((len(Column), n), dtype=np.int64)
-        fixed = [Column.PARAM, Column.EXP_AVG, Column.EXP_AVG_SQ, Column.MAX_EXP_AVG_SQ][: len(entries[0].tensors)]
+        fixed = [Column.PARAM, Column.EXP_AVG, Column.EXP_AVG_SQ, Column.MAX_EXP_AVG_SQ][: 1 + len(entries[0].moments)]
         self.host[fixed] = np.array(self.addresses, dtype=np.int64).reshape(n, -1).T
         rows = np.array([e.replicas for e in entries])
         lengths = np.array([local(e.param).numel() * (2 if e.param.is_complex() else 1) for e in entries]) // rows
@@ -117,12 +80,11 @@ class Launch:
         self.blocks = int(blocks.sum())
         self.tensor_of_block = torch.from_numpy(np.repeat(np.arange(n, dtype=np.int32), blocks)).to(self.device)
 
-        # All step counts lie in one buffer, and the state's counts are views of it: one addition advances them all. Counts on the host
-        # are sent to the device once; the kernel adds the steps since then, ``ticks``.
+        # All step counts lie in one buffer, and the state's counts are views of it: one addition advances them all.
+        # Counts on the host are sent to the device once; the kernel adds the steps since then, ``ticks``.
         self.steps = torch.stack([e.state["step"].detach().reshape(()) for e in entries])
-        self.watched = [(e.param, e.state, view, *e.tensors[1:]) for e, view in zip(entries, self.steps, strict=True)]
-        for _, state, view, *_ in self.watched:
-            state["step"] = view
+        for e, view in zip(entries, self.steps, strict=True):
+            e.state["step"] = e.step = view
         self.offsets = self.steps if self.steps_on_device else self.steps.to(self.device, copy=True)
         self.sent, self.ticks = self.steps.clone(), 0.0
         self.host[Column.STEP] = self.offsets.data_ptr() + np.arange(n) * self.offsets.element_size()
@@ -135,19 +97,21 @@ class Launch:
         self.table = torch.from_numpy(self.host).to(self.device)
 
     def fits(self) -> bool:
-        """Whether the table still describes the tensors and flags; a look at each, no more."""
-        if any(flags(group) != self.flags for group in self.groups):
-            return False
+        """Whether the table still describes the tensors: they lie where they lay, and gradients are of the
+        same kind.
+        """
         tensors = map(local, self.tensors) if self.sharded else self.tensors
-        if [t.data_ptr() for t in tensors] != self.addresses:
-            return False
-        for param, state, step, exp_avg, exp_avg_sq, *_ in self.watched:
-            grad = param.grad
-            if grad is None or grad.dtype != self.grad_dtype or grad.layout != torch.strided:
-                return False
-            if state["step"] is not step or state["exp_avg"] is not exp_avg or state["exp_avg_sq"] is not exp_avg_sq:
-                return False
-        return True
+        return [t.data_ptr() for t in tensors] == self.addresses and all(e.fits() for e in self.entries)
+
+    def step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """One launch. A ``found_inf`` of 1 skips the step, within the kernel where the counts are on the device."""
+        if found_inf is not None and not self.steps_on_device and found_inf.item():
+            return
+        from . import triton_kernel
+
+        self.advance(found_inf)
+        if self.blocks:
+            triton_kernel.launch(self, grad_scale, found_inf)
 
     def advance(self, found_inf: Tensor | None = None) -> None:
         """Count one step (none where ``found_inf`` is 1) and upload what moved since the last one."""
@@ -170,7 +134,9 @@ class Launch:
         self._write(Column.GRAD, np.array([g.data_ptr() for g in self.grads], dtype=np.int64))
 
     def _find_coefficients(self) -> None:
-        """Numbers go to the device where they changed; vectors that lie there are read in place, others through a copy."""
+        """Numbers go to the device where they changed; vectors that lie there are read in place, others
+        through a copy.
+        """
         width = self.numbers.shape[1] * self.numbers.element_size()
         number_rows, places = [], []
         for i, group in enumerate(self.groups):
@@ -222,48 +188,3 @@ def _moments(beta1: float | Tensor, beta2: float | Tensor, eps: float, device: t
     betas = [torch.as_tensor(b, dtype=torch.float64).to(device).reshape(-1) for b in (beta1, beta2)]
     columns = torch.broadcast_tensors(*(1 - b for b in betas), *(b.log() for b in betas), betas[0].new_tensor([eps]))
     return torch.stack(columns, 1)
-
-
-class WorkTable:
-    """All launches of an optimizer, and what it must update ``elsewhere``: (group, parameters) of the other backends."""
-
-    def __init__(
-        self, groups: list[dict], entries: list[Entry], idle: list[Tensor], elsewhere: list[tuple[dict, list[Tensor]]]
-    ) -> None:
-        """``idle``: the kernel's parameters without a gradient; once one gets a gradient, the table is out of date."""
-        self.idle, self.elsewhere = idle, elsewhere
-        self.groups = [(group, list(group["params"]), replicas_of(group)) for group in groups]
-        self.devices = [p.device for _, params in elsewhere for p in params]
-        kinds: dict[tuple, list[Entry]] = {}
-        for entry in entries:
-            kinds.setdefault(entry.kind, []).append(entry)
-        self.launches = [Launch(group) for group in kinds.values()]
-
-    def fits(self, groups: list[dict]) -> bool:
-        """Whether groups, parameters, flags and addresses are those that the table was built for."""
-        return (
-            len(groups) == len(self.groups)
-            and all(
-                now is group
-                and len(now["params"]) == len(params)
-                and all(map(is_, now["params"], params))
-                and replicas_of(now) == replicas
-                for now, (group, params, replicas) in zip(groups, self.groups, strict=True)
-            )
-            and all(p.grad is None for p in self.idle)
-            and [p.device for _, params in self.elsewhere for p in params] == self.devices
-            and all(launch.fits() for launch in self.launches)
-        )
-
-    def step(self, grad_scale: Tensor | None = None, found_inf: Tensor | None = None) -> None:
-        """Update everything in the table: one launch for each combination of device, dtypes and flags."""
-        if not self.launches:
-            return
-        from . import triton_kernel
-
-        if found_inf is not None and not all(launch.steps_on_device for launch in self.launches) and found_inf.item():
-            return
-        for launch in self.launches:
-            launch.advance(found_inf)
-            if launch.blocks:
-                triton_kernel.launch(launch, grad_scale, found_inf)

@@ -1,4 +1,6 @@
-"""The pattern of torch's own optimizer suite: seven steps, a missing gradient at step 2, a layer frozen from 3 to 5, a 0-dim parameter."""
+"""The pattern of torch's own optimizer suite: seven steps, a missing gradient at step 2, a layer frozen from 3 to 5, a
+0-dim parameter.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,6 @@
-"""The kernel compiled for GPUs that are not here: registers, spills and the width of its memory accesses, printed as a table."""
+"""The kernel compiled for GPUs that are not here: registers, spills and the width of its memory accesses, printed as a
+table.
+"""
 
 import os
 import re
@@ -67,7 +69,7 @@ def disassembled(option: str, kernel, folder: Path) -> str:
     return subprocess.run([tool, option, file], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize(("architecture", "dtypes", "flags"), product(ARCHITECTURES, DTYPES, FLAGS))
+@pytest.mark.parametrize(("architecture", "dtypes", "flags"), list(product(ARCHITECTURES, DTYPES, FLAGS)))
 def test_compiles_to_wide_accesses_without_spills(architecture, dtypes, flags, tmp_path):
     kernel = compiled(architecture, DTYPES[dtypes], FLAGS[flags])
     usage = disassembled("-res-usage", kernel, tmp_path)

@@ -69,10 +69,18 @@ def test_error_inputs_cover_what_torch_covers():
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{"lr": -1.0}, {"eps": -1.0}, {"betas": (0.9, 1.0)}, {"betas": (-0.1, 0.9)}, {"lr": float("nan")}, {"betas": (0, 0.9)},
-     {"fused": True, "foreach": True}, {"fused": True, "differentiable": True}],
+    [
+        {"lr": -1.0},
+        {"eps": -1.0},
+        {"betas": (0.9, 1.0)},
+        {"betas": (-0.1, 0.9)},
+        {"lr": float("nan")},
+        {"betas": (0, 0.9)},
+        {"fused": True, "foreach": True},
+        {"fused": True, "differentiable": True},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_same_message_as_torch(kwargs):
     with pytest.raises((ValueError, RuntimeError)) as expected:
         torch.optim.AdamW(parameters(), **kwargs)
@@ -98,7 +106,9 @@ def test_sparse_gradient_is_refused_as_in_torch():
     "direction", [(AdamW, torch.optim.AdamW), (torch.optim.AdamW, AdamW)], ids=["to torch", "from torch"]
 )
 def test_state_dict_moves_between_the_two(direction, names, amsgrad):
-    """Seven steps, the state handed over, seven more: the same as fourteen of torch's. Through torch.save(weights_only=True)."""
+    """Seven steps, the state handed over, seven more: the same as fourteen of torch's. Through
+    torch.save(weights_only=True).
+    """
     source_class, target_class = direction
 
     def make(cls):
@@ -173,10 +183,13 @@ def test_a_copy_goes_on_alike(duplicate, lr):
 
 @pytest.mark.parametrize(
     "schedule",
-    [lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 7), lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t)),
-     lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=9)],
+    [
+        lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 7),
+        lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t)),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=9),
+    ],
     ids=["cosine", "lambda", "one cycle"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("lr", [1e-2, torch.tensor(1e-2)], ids=["number", "tensor"])
 def test_schedulers(schedule, lr):
     results = []
@@ -288,7 +301,9 @@ def test_l2_is_adams_weight_decay(decay, backend, maximize):
 
 
 def test_differentiable():
-    """The gradient through three steps, with respect to start, gradient and coefficients, against finite differences."""
+    """The gradient through three steps, with respect to start, gradient and coefficients, against finite
+    differences.
+    """
     grads = [torch.randn(4, dtype=torch.float64) for _ in range(3)]
 
     def run(start, scale, lr, weight_decay, beta2):
@@ -305,8 +320,13 @@ def test_differentiable():
             optimizer.step()
         return p
 
-    inputs = [torch.randn(4, dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64),
-              torch.tensor(0.2, dtype=torch.float64), torch.tensor(0.99, dtype=torch.float64)]  # fmt: skip
+    inputs = [
+        torch.randn(4, dtype=torch.float64),
+        torch.tensor(1.5, dtype=torch.float64),
+        torch.tensor(0.1, dtype=torch.float64),
+        torch.tensor(0.2, dtype=torch.float64),
+        torch.tensor(0.99, dtype=torch.float64),
+    ]
     assert torch.autograd.gradcheck(run, [x.requires_grad_() for x in inputs])
 
 

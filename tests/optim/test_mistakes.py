@@ -10,53 +10,63 @@ import test_drop_in
 import test_replicas
 
 from adamw_book import optim
-from adamw_book.optim import adamw as adamw_module
+from adamw_book.optim import host
 
 OPTIM = Path(optim.__file__).parent
-# mistake → the replacements that make it: in reference.py, in triton_kernel.py
-MISTAKES = {
-    "decay after the step": (
-        {"(1 - lr * weight_decay) * param - lr / (1 - beta1**step) * exp_avg / denominator":
-         "(1 - lr * weight_decay) * (param - lr / (1 - beta1**step) * exp_avg / denominator)"},
-        {"tl.fma(divide(exp_avg, denominator), -step_size, keep * param)": "keep * tl.fma(divide(exp_avg, denominator), -step_size, param)"},
-    ),
-    "eps inside the root": (
-        {"(second_moment / (1 - beta2**step)).sqrt() + eps": "(second_moment / (1 - beta2**step) + eps).sqrt()"},
-        {"tl.fma(root(largest), inverse_root, eps)": "root(largest * inverse_root * inverse_root + eps)"},
-    ),
-    "first moment not corrected": ({"lr / (1 - beta1**step)": "lr"}, {"divide(lr, one_minus_exp(step * log1))": "lr"}),
-    "second moment not corrected": (
-        {"(second_moment / (1 - beta2**step))": "second_moment"},
-        {"divide(1.0 + 0 * lr, root(one_minus_exp(step * log2)))": "1.0 + 0 * lr"},
-    ),
-    "l2 after the moments": (
-        {"(-grad if maximize else grad) + l2 * param": "-grad if maximize else grad", "exp_avg / denominator": "(exp_avg + l2 * param) / denominator"},
-        {"grad = tl.fma(param, l2, grad)": "grad += 0 * l2", "divide(exp_avg, denominator)": "divide(tl.fma(param, l2, exp_avg), denominator)"},
-    ),
-    "no square root": (
-        {"(second_moment / (1 - beta2**step)).sqrt()": "(second_moment / (1 - beta2**step))"},
-        {"tl.fma(root(largest), inverse_root, eps)": "largest * inverse_root * inverse_root + eps"},
-    ),
-    "beta of the other moment": (
-        {"beta2 * exp_avg_sq + (1 - beta2)": "beta1 * exp_avg_sq + (1 - beta1)"},
-        {"tl.fma(grad * new2, grad, exp_avg_sq * (1 - new2))": "tl.fma(grad * new1, grad, exp_avg_sq * (1 - new1))"},
-    ),
-    "decay without the learning rate": ({"(1 - lr * weight_decay)": "(1 - weight_decay)"}, {"1 - lr * weight_decay": "1 - weight_decay"}),
-    "maximize ignored": ({"(-grad if maximize else grad)": "grad"}, {"grad = -grad": "grad = grad"}),
-    "AMSGrad without its maximum": (
-        {"torch.maximum(max_exp_avg_sq, exp_avg_sq)": "exp_avg_sq"},
-        {"tl.maximum(largest, exp_avg_sq, propagate_nan=tl.PropagateNan.ALL)": "exp_avg_sq"},
-    ),
-}  # fmt: skip
-FUSED_MISTAKES = {
+# mistake → the replacements in a backend's source that make it
+REFERENCE_MISTAKES = {
     "decay after the step": {
-        "_foreach_mul_(params, _columns(keep, params))\n        torch._foreach_addcmul_(params, directions, _columns(lr, params))":
-        "_foreach_addcmul_(params, directions, _columns(lr, params))\n        torch._foreach_mul_(params, _columns(keep, params))"
+        "* param - lr / (1 - beta1**step) * exp_avg / denominator": (
+            "* (param - lr / (1 - beta1**step) * exp_avg / denominator)"
+        )
     },
-    "penalty without the gradient's sign": {"torch._foreach_sub_ if maximize else torch._foreach_add_": "torch._foreach_add_"},
-    "decay and penalty exchanged": {"(torch._fused_adamw_, weight_decay) if l2 == 0 else": "(torch._fused_adam_, weight_decay) if l2 == 0 else"},
+    "eps inside the root": {
+        "(second_moment / (1 - beta2**step)).sqrt() + eps": "(second_moment / (1 - beta2**step) + eps).sqrt()"
+    },
+    "first moment not corrected": {"lr / (1 - beta1**step)": "lr"},
+    "second moment not corrected": {"(second_moment / (1 - beta2**step))": "second_moment"},
+    "l2 after the moments": {
+        "(-grad if maximize else grad) + l2 * param": "-grad if maximize else grad",
+        "exp_avg / denominator": "(exp_avg + l2 * param) / denominator",
+    },
+    "no square root": {"(second_moment / (1 - beta2**step)).sqrt()": "(second_moment / (1 - beta2**step))"},
+    "beta of the other moment": {"beta2 * exp_avg_sq + (1 - beta2)": "beta1 * exp_avg_sq + (1 - beta1)"},
+    "decay without the learning rate": {"(1 - lr * weight_decay)": "(1 - weight_decay)"},
+    "maximize ignored": {"(-grad if maximize else grad)": "grad"},
+    "AMSGrad without its maximum": {"torch.maximum(max_exp_avg_sq, exp_avg_sq)": "exp_avg_sq"},
+}
+KERNEL_MISTAKES = {
+    "decay after the step": {"-step_size, keep * param)": "-step_size, param) * keep"},
+    "eps inside the root": {
+        "tl.fma(root(largest), inverse_root, eps)": "root(largest * inverse_root * inverse_root + eps)"
+    },
+    "first moment not corrected": {"divide(lr, one_minus_exp(step * log1))": "lr"},
+    "second moment not corrected": {"divide(1.0 + 0 * lr, root(one_minus_exp(step * log2)))": "1.0 + 0 * lr"},
+    "l2 after the moments": {
+        "grad = tl.fma(param, l2, grad)": "grad += 0 * l2",
+        "divide(exp_avg, denominator)": "divide(tl.fma(param, l2, exp_avg), denominator)",
+    },
+    "no square root": {"tl.fma(root(largest), inverse_root, eps)": "largest * inverse_root * inverse_root + eps"},
+    "beta of the other moment": {
+        "grad * new2, grad, exp_avg_sq * (1 - new2)": "grad * new1, grad, exp_avg_sq * (1 - new1)"
+    },
     "decay without the learning rate": {"1 - lr * weight_decay": "1 - weight_decay"},
-}  # fmt: skip
+    "maximize ignored": {"grad = -grad": "grad = grad"},
+    "AMSGrad without its maximum": {"tl.maximum(largest, exp_avg_sq, propagate_nan=tl.PropagateNan.ALL)": "exp_avg_sq"},
+}
+FUSED_MISTAKES = {
+    "no decay": {"if decayed:": "if False:"},
+    "decay without the learning rate": {"1 - lr * weight_decay": "1 - weight_decay"},
+    "step taken before the decay": {
+        "        if decayed:": (
+            "        torch._foreach_addcmul_(params, scratch, _columns(lr, params))\n        if decayed:"
+        ),
+        "        torch._foreach_addcmul_(params, scratch, _columns(lr, params))\n    elif": "    elif",
+    },
+    "penalty without the gradient's sign": {"_foreach_sub_ if maximize else torch._foreach_add_": "_foreach_add_"},
+    "directions of the last step kept": {"        torch._foreach_zero_(scratch)\n": ""},
+    "penalty ignored": {"if penalized and (": "if False and ("},
+}
 
 
 def mistaken(source: str, replacements: dict[str, str]) -> str:
@@ -84,10 +94,10 @@ def checks(backend: str | None) -> None:
         test_replicas.check_rows({n: test_replicas.VECTORS[n] for n in names}, backend=backend)
 
 
-@pytest.mark.parametrize("mistake", ["none", *MISTAKES])
+@pytest.mark.parametrize("mistake", ["none", *REFERENCE_MISTAKES])
 def test_reference(mistake, tmp_path, monkeypatch):
-    source = mistaken((OPTIM / "reference.py").read_text(), MISTAKES[mistake][0] if mistake != "none" else {})
-    monkeypatch.setattr(adamw_module, "reference", load(source, tmp_path / "reference.py"))
+    source = mistaken((OPTIM / "reference.py").read_text(), REFERENCE_MISTAKES.get(mistake, {}))
+    monkeypatch.setattr(host, "reference", load(source, tmp_path / "reference.py"))
     with nullcontext() if mistake == "none" else pytest.raises(AssertionError):
         checks("reference")
 
@@ -95,23 +105,25 @@ def test_reference(mistake, tmp_path, monkeypatch):
 @pytest.mark.parametrize("mistake", ["none", *FUSED_MISTAKES])
 def test_fused_cpu(mistake, tmp_path, monkeypatch):
     source = mistaken((OPTIM / "fused_cpu.py").read_text(), FUSED_MISTAKES.get(mistake, {}))
-    monkeypatch.setattr(adamw_module, "fused_cpu", load(source, tmp_path / "fused_cpu.py"))
+    monkeypatch.setattr(host, "fused_cpu", load(source, tmp_path / "fused_cpu.py"))
     with nullcontext() if mistake == "none" else pytest.raises(AssertionError):
         checks("torch")
 
 
 @pytest.fixture(scope="module")
 def noticed(tmp_path_factory) -> dict[str, str | None]:
-    """What the kernel's cases say of each mistaken kernel; None where they say nothing. In the interpreter, in one process."""
+    """What the kernel's cases say of each mistaken kernel; None where they say nothing. In the interpreter, in one
+    process.
+    """
     pytest.importorskip("triton", reason="Triton is not available for this platform")
     folder = tmp_path_factory.mktemp("kernels")
     source = (OPTIM / "triton_kernel.py").read_text()
-    for mistake, (_, replacements) in {"none": ({}, {}), **MISTAKES}.items():
+    for mistake, replacements in {"none": {}, **KERNEL_MISTAKES}.items():
         (folder / f"{mistake}.py").write_text(mistaken(source, replacements))
     return kernel_cases.run_interpreted("--kernels", str(folder))
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", KERNEL_MISTAKES)
 def test_kernel(mistake, noticed):
     assert noticed["none"] is None
     assert noticed[mistake] is not None and "AssertionError" in noticed[mistake]

@@ -1,4 +1,6 @@
-"""Vectors of coefficients: row r of an ensemble moves as it would alone, under torch's optimizers, with the r-th values."""
+"""Vectors of coefficients: row r of an ensemble moves as it would alone, under torch's optimizers, with the r-th
+values.
+"""
 
 import copy
 
@@ -26,7 +28,9 @@ def stacked(device="cpu", dtype=torch.float32):
 
 
 def gradients(steps=7, device="cpu", dtype=torch.float32):
-    """Gradients (R, …) of every parameter at every step; the second parameter has none at step 2, the third from 3 to 5."""
+    """Gradients (R, …) of every parameter at every step; the second parameter has none at step 2, the third from 3
+    to 5.
+    """
     generator = torch.Generator().manual_seed(1)
     missing = {(2, 1), (3, 2), (4, 2), (5, 2)}
     return [
@@ -85,8 +89,20 @@ def check_rows(kwargs: dict, backend=None, device="cpu", schedule=None, toleranc
 
 
 @pytest.mark.parametrize("flags", [{}, {"amsgrad": True}, {"maximize": True}], ids=str)
-@pytest.mark.parametrize("names", [["lr"], ["weight_decay"], ["l2"], ["betas"], ["lr", "weight_decay"], ["lr", "l2"],
-                                   ["lr", "weight_decay", "betas"], ["lr", "l2", "betas"]], ids="+".join)  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["lr"],
+        ["weight_decay"],
+        ["l2"],
+        ["betas"],
+        ["lr", "weight_decay"],
+        ["lr", "l2"],
+        ["lr", "weight_decay", "betas"],
+        ["lr", "l2", "betas"],
+    ],
+    ids="+".join,
+)
 @pytest.mark.parametrize("backend", [None, "reference"])
 @pytest.mark.parametrize("device", DEVICES)
 def test_rows_equal_solo_runs(names, flags, backend, device):
@@ -141,9 +157,14 @@ def test_groups_with_and_without_vectors():
     weights, biases, other = stacked()[0], stacked()[1], torch.ones(3, 2)
     params = [nn.Parameter(x) for x in (weights, biases, other)]
     optimizer = AdamW(
-        [{"params": params[:1]}, {"params": params[1:2], "weight_decay": 0.0}, {"params": params[2:], "lr": 0.1, "weight_decay": 0.5}],
-        lr=VECTORS["lr"], weight_decay=VECTORS["weight_decay"],
-    )  # fmt: skip
+        [
+            {"params": params[:1]},
+            {"params": params[1:2], "weight_decay": 0.0},
+            {"params": params[2:], "lr": 0.1, "weight_decay": 0.5},
+        ],
+        lr=VECTORS["lr"],
+        weight_decay=VECTORS["weight_decay"],
+    )
     for p in params:
         p.grad = torch.ones_like(p)
     optimizer.step()
@@ -159,19 +180,37 @@ def test_groups_with_and_without_vectors():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"lr": torch.ones(4)}, r"Tensor lr must be 1-element, or hold one value for each replica .* got 4 values and a parameter of shape \(6, 4, 3\)"),
-        ({"weight_decay": torch.ones(6, 2)}, r"Tensor weight_decay must be 1-element, or of shape \(R,\) .* got shape \(6, 2\)"),
+        (
+            {"lr": torch.ones(4)},
+            r"Tensor lr must be 1-element, or hold one value .* got 4 values and a parameter of shape \(6, 4, 3\)",
+        ),
+        (
+            {"weight_decay": torch.ones(6, 2)},
+            r"Tensor weight_decay must be 1-element, or of shape \(R,\) .* got shape \(6, 2\)",
+        ),
         ({"lr": torch.ones(6), "l2": torch.ones(5)}, "l2 holds 5 replicas, lr holds 6"),
-        ({"lr": torch.tensor([0.1, -0.1, 0.1, 0, 0, 0])}, r"Invalid learning rate: lr\[1\] is -0.1; each replica's value must be 0 or more"),
+        (
+            {"lr": torch.tensor([0.1, -0.1, 0.1, 0, 0, 0])},
+            r"Invalid learning rate: lr\[1\] is -0.1; each replica's value must be 0 or more",
+        ),
         ({"l2": torch.tensor([0.1, 0.1, float("nan"), 0, 0, 0])}, r"Invalid l2 value: l2\[2\] is nan"),
         ({"l2": -1.0}, "Invalid l2 value: -1.0"),
-        ({"betas": (0.9, torch.tensor([0.9, 1.0, 0, 0, 0, 0]))}, r"index 1: betas\[1\]\[1\] is 1; each replica's value must be in \[0, 1\)"),
-        ({"lr": torch.ones(6), "foreach": True}, "lr as a Tensor is not supported for capturable=False and foreach=True"),
+        (
+            {"betas": (0.9, torch.tensor([0.9, 1.0, 0, 0, 0, 0]))},
+            r"index 1: betas\[1\]\[1\] is 1; each replica's value must be in \[0, 1\)",
+        ),
+        (
+            {"lr": torch.ones(6), "foreach": True},
+            "lr as a Tensor is not supported for capturable=False and foreach=True",
+        ),
         ({"backend": "cuda"}, "backend: 'cuda' is unknown; choose from 'triton', 'torch', 'reference' or None"),
-        ({"backend": "torch", "betas": VECTORS["betas"]}, "backend: 'torch' covers contiguous floating-point parameters on the CPU"),
+        (
+            {"backend": "torch", "betas": VECTORS["betas"]},
+            "backend: 'torch' covers contiguous floating-point parameters on the CPU",
+        ),
         ({"backend": "triton"}, "backend: 'triton' needs parameters on a CUDA device, got cpu"),
     ],
-)  # fmt: skip
+)
 def test_unfit_arguments(kwargs, message):
     if "triton" in str(kwargs):
         pytest.importorskip("triton", reason="Triton is not available for this platform")

@@ -1,0 +1,90 @@
+"""A claim, written down before the run, and the verdict that its effects amount to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .comparison import Effect
+from .tables import some
+
+VERDICTS = ("supported", "conditional", "refuted", "inconclusive")
+MIN_SEEDS = 6
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One testable claim, written down before the run.
+
+    id: "chapter.name", for instance "overfitting.depth"; the name of its record. tag: the number that the source gives
+    it, or None. statement: the testable form. source: what the source claims, in one sentence. criterion: what counts
+    as support. metric: what is measured. smallest_effect: the smallest improvement that would matter, in the metric's
+    unit (accuracies are fractions: half a percentage point is 0.005).
+
+    Raises ValueError for a malformed id or tag, an empty text or a smallest_effect that is not positive and finite.
+    """
+
+    id: str
+    tag: str | None
+    statement: str
+    source: str
+    criterion: str
+    metric: str
+    smallest_effect: float
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", self.id):
+            raise ValueError(f"id is {self.id!r}; expected 'chapter.name' in lower case, digits and underscores")
+        if self.tag is not None and not re.fullmatch(r"\d+", self.tag):
+            raise ValueError(f"tag of claim {self.id} is {self.tag!r}; expected a string of digits, or None")
+        for field in ("statement", "source", "criterion", "metric"):
+            if not getattr(self, field).strip():
+                raise ValueError(f"{field} of claim {self.id} is empty; expected a text")
+        if not (math.isfinite(self.smallest_effect) and self.smallest_effect > 0):
+            raise ValueError(f"smallest_effect of claim {self.id} is {self.smallest_effect}; expected a number above 0")
+
+
+def judge(effect: Effect, smallest_effect: float) -> str:
+    """One regime's judgement.
+
+    "supported": the interval lies above 0 and the mean reaches the smallest effect that would matter. "refuted": the
+    whole interval lies below that effect, so an effect that would matter is excluded (there may be none, or one of the
+    opposite sign). Otherwise "inconclusive"; so are fewer than six seeds, which could all agree in sign by chance with
+    a probability above 5% (2 · 2⁻⁵).
+    """
+    if not smallest_effect > 0:
+        raise ValueError(f"smallest_effect is {smallest_effect}; expected a number above 0")
+    if effect.n < MIN_SEEDS:
+        return "inconclusive"
+    if effect.low > 0 and effect.mean >= smallest_effect:
+        return "supported"
+    return "refuted" if effect.high < smallest_effect else "inconclusive"
+
+
+def combine(verdicts: Mapping[str, str]) -> str:
+    """The verdict over regimes: all supported → "supported", all refuted → "refuted", some of either → "conditional"
+    (holds in a named regime, fails in another), anything else → "inconclusive"."""
+    found = set(verdicts.values())
+    if not found:
+        raise ValueError("verdicts is empty; expected at least one regime")
+    unknown = found - {"supported", "refuted", "inconclusive"}
+    if unknown:
+        raise ValueError(
+            f"verdicts contain {some(unknown)}; expected 'supported', 'refuted' or 'inconclusive' for each regime"
+        )
+    if {"supported", "refuted"} <= found:
+        return "conditional"
+    return found.pop() if len(found) == 1 else "inconclusive"
+
+
+def verdict(claim: Claim, effects: Mapping[str, Effect]) -> str:
+    """The claim's verdict from its effects, one a regime. Raises ValueError for an effect in another metric than the
+    claim's, since `smallest_effect` has no meaning there."""
+    for regime, effect in effects.items():
+        if effect.metric != claim.metric:
+            raise ValueError(
+                f"regime {regime!r} measures {effect.metric!r}; claim {claim.id} is about {claim.metric!r}"
+            )
+    return combine({regime: judge(effect, claim.smallest_effect) for regime, effect in effects.items()})

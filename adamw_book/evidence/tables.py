@@ -1,0 +1,36 @@
+"""Tables of runs: which columns they need, and the rows of one metric at one step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+CONFIGURATION = ("lr", "weight_decay", "l2")
+
+
+def need(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise ValueError for a column that the table lacks."""
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(f"the table lacks the column {missing[0]!r}; it has {some(table.columns)}")
+
+
+def rows_at(table: pd.DataFrame, metric: str, step: int | None, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of one metric at one step (None: the last one recorded for it)."""
+    need(table, [*columns, "step", "metric", "value"])
+    rows = table[table["metric"] == metric]
+    if rows.empty:
+        raise ValueError(f"the table has no metric {metric!r}; it has {some(table['metric'].unique())}")
+    steps = rows["step"].unique()
+    step = steps.max() if step is None else step
+    if step not in steps:
+        raise ValueError(f"step is {step}; {metric!r} was recorded at {some(sorted(steps))}")
+    return rows[rows["step"] == step]
+
+
+def some(values: Iterable, limit: int = 8) -> str:
+    """The first few values, for a message, and how many there are."""
+    values = [value.item() if hasattr(value, "item") else value for value in values]
+    more = f", ... ({len(values)} in all)" if len(values) > limit else ""
+    return ", ".join(map(repr, values[:limit])) + more

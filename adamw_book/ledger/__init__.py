@@ -1,0 +1,28 @@
+"""The records of the full protocols: what was run, what came out, and whether both still hold.
+
+`ledger/<claim id>.json` holds one claim with its protocol, effects and verdict; `ledger/<chapter>/<table>.csv.gz` the
+tables they come from. `write` makes them, `read` serves them to chapters, and `check` lists what is stale or
+contradicted: texts and settings against the chapter's study, effects and verdicts against the tables, and a *probe* (a
+few runs of the protocol, recomputed in seconds) against the code as it is now. This package knows tables and JSON, not
+models.
+"""
+
+from .checks import check
+from .files import find_root
+from .records import Record, leaves, read, read_all
+from .study import PROBE, Study, fingerprint, probe_rows
+from .writing import write
+
+__all__ = [
+    "PROBE",
+    "Record",
+    "Study",
+    "check",
+    "find_root",
+    "fingerprint",
+    "leaves",
+    "probe_rows",
+    "read",
+    "read_all",
+    "write",
+]

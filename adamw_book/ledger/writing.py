@@ -1,0 +1,98 @@
+"""From a study's tables to its records, with the device and the versions that made them."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+
+from ..evidence import judge, verdict
+from .files import column_kind, find_root, from_csv, rows_of, to_csv
+from .records import effect_to_json, orphans
+from .study import Study, checked_effects, checked_probe, fingerprint, plain_settings
+
+
+def write(
+    study: Study, tables: Mapping[str, pd.DataFrame], root: Path | str | None = None, seconds: float | None = None
+) -> list[Path]:
+    """Write the study's tables and one record a claim; return the records' paths.
+
+    Effects are computed from the tables as they are stored (six significant digits), so that they can be recomputed.
+    Tables and records of the same chapter that are no longer made are removed. seconds: what the protocol took.
+
+    Raises ValueError for settings that are not JSON, a column that mixes texts with other values, and effects that miss
+    a claim.
+    """
+    root = find_root() if root is None else Path(root)
+    settings = plain_settings(study.settings, study.chapter)
+    kinds = {
+        name: {column: column_kind(table[column], name) for column in table.columns} for name, table in tables.items()
+    }
+    texts = {name: to_csv(table) for name, table in tables.items()}
+    stored = {name: from_csv(text, kinds[name]) for name, text in texts.items()}
+    effects = checked_effects(study, stored)
+    folder = root / study.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in [*folder.glob("*.csv.gz"), *orphans(study, root)]:
+        old.unlink()
+    files = {}
+    for name, text in texts.items():
+        (folder / f"{name}.csv.gz").write_bytes(gzip.compress(text, mtime=0))
+        sha256 = hashlib.sha256(text).hexdigest()
+        files[name] = {"file": f"{study.name}/{name}.csv.gz", "sha256": sha256, "columns": kinds[name]}
+    protocol = {
+        "chapter": study.chapter,
+        "settings": settings,
+        "fingerprint": fingerprint(settings),
+        "tables": files,
+        "winners": rows_of(stored.get("winners", pd.DataFrame())),
+        "probe": rows_of(checked_probe(study)),
+        "device": _device(),
+        "versions": _versions(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": None if seconds is None else round(seconds, 1),
+    }
+    paths = []
+    for claim in study.claims:
+        found = effects[claim.id]
+        outcome = {
+            "claim": asdict(claim),
+            "verdict": verdict(claim, found),
+            "verdicts": {regime: judge(effect, claim.smallest_effect) for regime, effect in found.items()},
+            "effects": {regime: effect_to_json(effect) for regime, effect in found.items()},
+        }
+        paths.append(root / f"{claim.id}.json")
+        # the order is fixed and not alphabetical: regimes (depth 1, 4, 16) are shown in the study's own order
+        text = json.dumps(outcome | protocol, indent=1, ensure_ascii=False, allow_nan=False)
+        paths[-1].write_text(text + "\n", encoding="utf-8")
+    return paths
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    threads = f", {torch.get_num_threads()} threads" if torch is not None else ""
+    return f"CPU: {names[0] if names else platform.machine()}{threads}"
+
+
+def _versions() -> dict[str, str | None]:
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "triton", "numpy", "scipy", "pandas", "adamw-book"):
+        try:
+            versions[name.replace("-", "_")] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name.replace("-", "_")] = None
+    return versions

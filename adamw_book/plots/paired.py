@@ -1,0 +1,63 @@
+"""Paired differences, seed by seed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from ..evidence import Effect, scale_of
+from .theme import ARM_STYLE, WIDTH, given_or_new, label_of, styled
+
+
+@styled
+def paired_strip(
+    effects: Mapping[str, Effect],
+    smallest_effect: float,
+    scale: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Differences by seed, one row a regime: dots are seeds, the thick mark their mean, the bar its bootstrap interval,
+    the shaded band the differences too small to matter (± `smallest_effect`, in the metric's unit).
+
+    scale: "pp" (percentage points), "raw", or None for what suits the metric. All effects compare the same two arms in
+    the same metric; otherwise ValueError.
+    """
+    if not effects:
+        raise ValueError("effects is empty; expected {regime: Effect}")
+    if not smallest_effect > 0:
+        raise ValueError(f"smallest_effect is {smallest_effect}; expected a number above 0")
+    kinds = {(effect.treatment, effect.control, effect.metric) for effect in effects.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"effects compare different things: {sorted(kinds)}; expected one pair of arms and one metric")
+    treatment, control, metric = kinds.pop()
+    scale = scale or scale_of(metric)
+    factor = 100 if scale == "pp" else 1
+    ax = given_or_new(ax, (WIDTH, 1.5 + 0.62 * len(effects)))
+    ax.axvspan(-factor * smallest_effect, factor * smallest_effect, color="#E3E3E3", linewidth=0, zorder=0)
+    ax.axvline(0, color="black", linewidth=1)
+    look = ARM_STYLE.get(treatment, ARM_STYLE["AdamW"])
+    for row, effect in enumerate(effects.values()):
+        values = factor * effect.differences.to_numpy()
+        spread = 0.17 * np.sin(2.4 * np.arange(len(values)))  # keeps equal values apart, the same in every run
+        ax.plot(
+            values, row - 0.1 + spread, "o", color=look["color"], alpha=0.55, markersize=4, markeredgewidth=0, zorder=2
+        )
+        ax.plot([factor * effect.low, factor * effect.high], [row + 0.28] * 2, color="black", linewidth=2.2, zorder=3)
+        ax.plot(factor * effect.mean, row + 0.28, "|", color="black", markersize=14, markeredgewidth=3.2, zorder=4)
+        mean, interval = effect.parts(scale)
+        place = {"xycoords": ("axes fraction", "data"), "xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(f"{mean}\n{interval}", (1, row + 0.05), fontsize=10.5, **place)
+    ax.set_yticks(range(len(effects)), [textwrap.fill(regime, 16) for regime in effects])
+    ax.set_ylim(len(effects) - 0.45, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    ax.spines["left"].set_visible(False)
+    unit = "percentage points" if scale == "pp" else label_of(metric).removeprefix(metric).strip(" ()")
+    ax.set_xlabel(f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: too small to matter", labelpad=22)
+    for side, words in ((0, f"← {control} better"), (1, f"{treatment} better →")):
+        place = {"xycoords": "axes fraction", "xytext": (0, -20), "textcoords": "offset points", "va": "top"}
+        ax.annotate(words, (side, 0), ha="right" if side else "left", fontsize=10.5, **place)
+    return ax
