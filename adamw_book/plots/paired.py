@@ -56,8 +56,9 @@ def paired_strip(
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     unit = "percentage points" if scale == "pp" else label_of(metric).removeprefix(metric).strip(" ()")
-    ax.set_xlabel(f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: too small to matter", labelpad=22)
+    ax.set_xlabel(f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: too small to matter", labelpad=36)
     for side, words in ((0, f"← {control} better"), (1, f"{treatment} better →")):
-        place = {"xycoords": "axes fraction", "xytext": (0, -20), "textcoords": "offset points", "va": "top"}
+        # a line each: side by side they would meet in a narrow figure
+        place = {"xycoords": "axes fraction", "xytext": (0, -20 - 14 * side), "textcoords": "offset points", "va": "top"}
         ax.annotate(words, (side, 0), ha="right" if side else "left", fontsize=10.5, **place)
     return ax

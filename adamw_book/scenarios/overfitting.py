@@ -40,12 +40,13 @@ SETTINGS = {
     "models": list(MODELS),
     "label_noise": list(LABEL_NOISE.values()),
     "train": 400,
-    "steps": 500,
+    "steps": 400,
     "batch_size": 50,
-    "lr": [0.0005, 0.0015, 0.005, 0.015],
-    "weight_decay": [0.03, 0.1, 0.3, 1.0, 2.0, 4.0],
-    "l2": [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
-    "lr_adam": [float(f"{lr:.3g}") for lr in np.geomspace(0.0002, 0.03, 24)],
+    "schedule": "cosine",
+    "lr": [0.0015, 0.005, 0.015, 0.05],
+    "weight_decay": [0.0, 0.1, 0.3, 1.0, 2.5, 6.0],
+    "l2": [0.0, 0.001, 0.003, 0.01, 0.05, 0.2],
+    "lr_adam": [float(f"{lr:.3g}") for lr in np.geomspace(0.0005, 0.06, 24)],
     "tuning_seeds": list(range(10)),
     "evaluation_seeds": list(range(100, 124)),
 }
@@ -83,7 +84,9 @@ def train_condition(
 ) -> pd.DataFrame:
     """Train ``runs`` on one condition; returns the ensemble's tidy table with the condition's name in the column ``condition``."""
     options = {"steps": SETTINGS["steps"], "batch_size": SETTINGS["batch_size"], **options}
-    return train(task(name), runs, evaluate=evaluate, progress=progress, **options).table.assign(condition=name)
+    runs = runs.assign(schedule=SETTINGS["schedule"])
+    table = train(task(name), runs, evaluate=evaluate, progress=progress, **options).table
+    return table.drop(columns="schedule").assign(condition=name)
 
 
 def evaluate_winners(
@@ -227,11 +230,11 @@ GROKKING = {
     "prime": 23,
     "share": 0.6,
     "width": 64,
-    "steps": 2000,
-    "lr": [0.001, 0.003, 0.01],
-    "weight_decay": [0.3, 1.0, 2.0, 4.0],
-    "l2": [0.0001, 0.0003, 0.001, 0.003],
-    "lr_adam": decades(-3.5, -1.5, 5.5),
+    "steps": 1500,
+    "lr": [0.0005, 0.0015, 0.005],
+    "weight_decay": [1.0, 2.0, 3.0, 4.0],
+    "l2": [0.0001, 0.0003, 0.001, 0.002],
+    "lr_adam": [float(f"{lr:.3g}") for lr in np.geomspace(0.0001, 0.01, 12)],
     "tuning_seeds": list(range(10)),
     "evaluation_seeds": list(range(100, 112)),
 }
