@@ -1,7 +1,7 @@
 """The real data that the chapters share, split and disturbed in a way that a seed decides.
 
-Every function that draws at random takes a ``torch.Generator``; ``generator(seed, purpose)`` makes independent ones, so that the
-data split, the initial weights and the batch order of one seed never depend on each other.
+Every function that draws at random takes a ``torch.Generator``; ``generator(seed, purpose)`` makes independent ones,
+so that the data split, the initial weights and the batch order of one seed never depend on each other.
 """
 
 from functools import cache
@@ -16,14 +16,16 @@ Splits = dict[str, tuple[Tensor, Tensor]]
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """A generator for one ``purpose`` ("data", "weights", "batches", …) of one ``seed``, independent of every other purpose."""
+    """A generator for one ``purpose`` ("data", "weights", "batches", …) of one ``seed``, independent of every other
+    purpose."""
     entropy = [int(seed), *purpose.encode()]
     return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
 
 @cache
 def digits() -> tuple[Tensor, Tensor]:
-    """scikit-learn's handwritten digits: images (1797, 64) in [0, 1], row by row of 8 × 8 pixels, and labels (1797,) in 0…9."""
+    """scikit-learn's handwritten digits: images (1797, 64) in [0, 1], row by row of 8 × 8 pixels, and labels (1797,)
+    in 0…9."""
     bunch = load_digits()
     return torch.tensor(bunch.data / 16.0, dtype=torch.float32), torch.tensor(bunch.target)
 
@@ -44,7 +46,8 @@ def split(x: Tensor, y: Tensor, sizes: dict[str, int | None], rng: torch.Generat
             size = n - start
         if not isinstance(size, int) or size <= 0 or start + size > n:
             raise ValueError(
-                f"sizes[{name!r}]: {size} of the {n - start} examples left (of {n}); a positive whole number that fits is needed"
+                f"sizes[{name!r}]: {size} of the {n - start} examples left (of {n}); a positive whole number that "
+                f"fits is needed"
             )
         chosen = order[start : start + size]
         result[name] = (x[chosen], y[chosen])
@@ -53,7 +56,8 @@ def split(x: Tensor, y: Tensor, sizes: dict[str, int | None], rng: torch.Generat
 
 
 def flip_labels(y: Tensor, fraction: float, classes: int, rng: torch.Generator) -> Tensor:
-    """Symmetric label noise: exactly ``round(fraction · N)`` of the labels (N,), drawn at random, move to a different class."""
+    """Symmetric label noise: exactly ``round(fraction · N)`` of the labels (N,), drawn at random, move to a
+    different class."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction: {fraction}; a share between 0 and 1 is needed")
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
@@ -67,7 +71,8 @@ def flip_labels(y: Tensor, fraction: float, classes: int, rng: torch.Generator) 
 
 
 def digits_splits(seed: int, *, train: int, validation: int = 400, label_noise: float = 0.0) -> Splits:
-    """The digits as ``train``, ``validation`` and ``test`` (all the rest); only the training labels carry ``label_noise``."""
+    """The digits as ``train``, ``validation`` and ``test`` (all the rest); only the training labels carry
+    ``label_noise``."""
     rng = generator(seed, "data")
     splits = split(*digits(), {"train": train, "validation": validation, "test": None}, rng)
     x, y = splits["train"]

@@ -1,4 +1,5 @@
-"""The update alone: coordinates driven by gradients that we prescribe, so that a closed form can be laid over the measurement."""
+"""The update alone: coordinates driven by gradients that we prescribe, so that a closed form can be laid over the
+measurement."""
 
 from collections.abc import Callable
 
@@ -6,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adamw_book.ensemble import learning_rate_factors
 from adamw_book.optim import AdamW
+from adamw_book.schedules import learning_rate_factors
 
 
 def drive(
@@ -19,10 +20,11 @@ def drive(
     lr: float | Tensor = 1e-3,
     **hyper,
 ) -> Tensor:
-    """Run the optimizer on coordinates whose gradient is ``gradient(step, w)``; return the trajectory (steps + 1, R, n).
+    """Run the optimizer on coordinates whose gradient is ``gradient(step, w)``; return the trajectory (steps + 1, R,
+    n).
 
-    ``start`` is (R, n): R replicas of n coordinates. ``lr``, ``weight_decay`` and ``l2`` may be tensors of shape (R,). A gradient of
-    None means that the parameter took no part in the loss, as when a layer is frozen.
+    ``start`` is (R, n): R replicas of n coordinates. ``lr``, ``weight_decay`` and ``l2`` may be tensors of shape
+    (R,). A gradient of None means that the parameter took no part in the loss, as when a layer is frozen.
     """
     if start.ndim != 2:
         raise ValueError(f"start: shape {tuple(start.shape)}; a tensor (R, n), replicas × coordinates, is needed")
@@ -45,7 +47,8 @@ def silent(step: int, w: Tensor) -> Tensor:
 
 
 def noise(sd: float | Tensor, rng: torch.Generator) -> Callable[[int, Tensor], Tensor]:
-    """Gradients that are pure noise: independent normal draws of standard deviation ``sd`` (a number, or a tensor (R, 1))."""
+    """Gradients that are pure noise: independent normal draws of standard deviation ``sd`` (a number, or a tensor
+    (R, 1))."""
     return lambda step, w: torch.randn(w.shape, generator=rng) * sd
 
 
@@ -62,5 +65,6 @@ def scale_invariant_noise(rng: torch.Generator) -> Callable[[int, Tensor], Tenso
 
 
 def remaining(lr: float, weight_decay: float, steps: int, schedule: str = "constant") -> np.ndarray:
-    """F1: the share ∏(1 − η_t λ) of a null coordinate that AdamW has left after 0 … steps updates, shape (steps + 1,)."""
+    """F1: the share ∏(1 − η_t λ) of a null coordinate that AdamW has left after 0 … steps updates, shape (steps +
+    1,)."""
     return np.concatenate([[1.0], np.cumprod(1 - lr * weight_decay * learning_rate_factors(schedule, steps))])

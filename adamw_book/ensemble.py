@@ -1,9 +1,10 @@
 """Train hundreds of models at once: arms × grid × seeds on one replica axis, one optimizer step for all.
 
-The parameters of R models are stacked along a leading axis, ``torch.func.vmap`` maps the forward pass over it, one backward pass
-gives all gradients, and one :class:`adamw_book.optim.AdamW`, whose ``lr``, ``weight_decay`` and ``l2`` are tensors of shape (R,),
-updates all of them. Runs with the same seed start from the same weights and see the same batches, whatever their arm: comparisons
-are paired. Replicas never mix, so a run gives the same result alone or as one of a thousand (to float rounding).
+The parameters of R models are stacked along a leading axis, ``torch.func.vmap`` maps the forward pass over it, one
+backward pass gives all gradients, and one :class:`adamw_book.optim.AdamW`, whose ``lr``, ``weight_decay`` and ``l2``
+are tensors of shape (R,), updates all of them. Runs with the same seed start from the same weights and see the same
+batches, whatever their arm: comparisons are paired. Replicas never mix, so a run gives the same result alone or as
+one of a thousand (to float rounding).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from adamw_book.data import Splits, generator
 from adamw_book.optim import AdamW
+from adamw_book.schedules import learning_rate_factors
 
 HYPER = ["lr", "weight_decay", "l2"]
 
@@ -39,7 +41,8 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned: ``model()`` makes one module, ``data(seed)`` its splits {"train": (x, y), …}, ``loss`` and ``metrics`` judge it.
+    """What is learned: ``model()`` makes one module, ``data(seed)`` its splits {"train": (x, y), …}, ``loss`` and
+    ``metrics`` judge it.
 
     ``loss`` and each metric map (logits (R, N, C), targets (R, N)) to (R,).
     """
@@ -55,7 +58,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a ``measure`` function sees after ``step`` updates: R replicas, each tensor with the replica axis in front."""
+    """What a ``measure`` function sees after ``step`` updates: R replicas, each tensor with the replica axis in
+    front."""
 
     step: int
     runs: pd.DataFrame
@@ -66,37 +70,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Result:
-    """``table``: the runs' columns + step, metric, value (tidy). ``parameters``: {name: (R, …)}, in the order of ``runs``, if kept."""
+    """``table``: the runs' columns + step, metric, value (tidy). ``parameters``: {name: (R, …)}, in the order of
+    ``runs``, if kept."""
 
     table: pd.DataFrame
     runs: pd.DataFrame
     parameters: dict[str, Tensor] | None
-
-
-def _constant(progress: np.ndarray) -> np.ndarray:
-    return np.ones_like(progress)
-
-
-def _cosine(progress: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.cos(np.pi * progress))
-
-
-def _warmup_cosine(progress: np.ndarray, warmup: float = 0.1) -> np.ndarray:
-    return np.where(progress < warmup, progress / warmup, _cosine((progress - warmup) / (1 - warmup)))
-
-
-def _warmup_stable_decay(progress: np.ndarray, warmup: float = 0.1, decay: float = 0.2) -> np.ndarray:
-    return np.minimum(1.0, np.minimum(progress / warmup, (1 - progress) / decay))
-
-
-SCHEDULES = {"constant": _constant, "cosine": _cosine, "warm-up + cosine": _warmup_cosine, "WSD": _warmup_stable_decay}
-
-
-def learning_rate_factors(schedule: str, steps: int) -> np.ndarray:
-    """The factors (steps,) by which a named schedule multiplies ``lr``: step t = 0 … steps−1 is taken at progress (t + ½) / steps."""
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule: {schedule!r} is unknown; choose from {', '.join(map(repr, SCHEDULES))}")
-    return SCHEDULES[schedule]((np.arange(steps) + 0.5) / steps)
 
 
 def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> dict[str, Tensor]:
@@ -111,7 +90,8 @@ def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> 
 
 
 def batch_order(seed: int, examples: int, batch_size: int, steps: int) -> Tensor:
-    """Indices (steps, batch_size) of one seed's batches: fresh permutations of the training set, one after the other."""
+    """Indices (steps, batch_size) of one seed's batches: fresh permutations of the training set, one after the
+    other."""
     rng = generator(seed, "batches")
     epochs = -(-steps * batch_size // examples)
     stream = torch.cat([torch.randperm(examples, generator=rng) for _ in range(epochs)])
@@ -137,10 +117,13 @@ def train(
 ) -> Result:
     """Train every row of ``runs`` on ``task`` for ``steps`` updates and return what was recorded.
 
-    runs: columns arm, lr, weight_decay, l2, seed; optional ``schedule`` (a name in ``SCHEDULES``); further columns are carried along.
-    batch_size: examples a step, drawn without replacement epoch by epoch; None takes the whole training set at every step.
-    record: the steps (0 … steps, counted in finished updates) at which ``evaluate``'s splits, "weight norm" (the Euclidean norm of all
-        parameters) and ``measure`` are recorded; by default the end. Leave "test" out of ``evaluate`` until the last run.
+    runs: columns arm, lr, weight_decay, l2, seed; optional ``schedule`` (a name in ``SCHEDULES``); further columns
+    are carried along.
+    batch_size: examples a step, drawn without replacement epoch by epoch; None takes the whole training set at every
+    step.
+    record: the steps (0 … steps, counted in finished updates) at which ``evaluate``'s splits, "weight norm" (the
+        Euclidean norm of all parameters) and ``measure`` are recorded; by default the end. Leave "test" out of
+        ``evaluate`` until the last run.
     decays: names of parameters → whether weight_decay and l2 act on them (by default all, as in torch).
     chunk_size: replicas trained at a time; None takes what the memory holds, and on a CPU no more than its caches like.
     device: by default a GPU where there is one.
@@ -168,76 +151,19 @@ def train(
     template = task.model()
     if any(True for _ in template.buffers()):
         raise ValueError(
-            "task.model: the module keeps buffers (running statistics?), which replicas cannot share; use GroupNorm or LayerNorm"
+            "task.model: the module keeps buffers (running statistics?), which replicas cannot share; "
+            "use GroupNorm or LayerNorm"
         )
-    apply = vmap(lambda parameters, x: functional_call(template, parameters, (x,)))
 
     def once(chunk: pd.DataFrame, bar) -> tuple[list[pd.DataFrame], dict[str, Tensor]]:
-        seeds = list(chunk["seed"].unique())
-        seed_of = torch.tensor([seeds.index(s) for s in chunk["seed"]], device=device)
-        on_device = {
-            name: tuple(torch.stack([splits[s][name][i] for s in seeds]).to(device) for i in (0, 1))
-            for name in {"train", *evaluate}
-        }
-        parameters = {
-            n: p.to(device).requires_grad_() for n, p in initial_parameters(task.model, list(chunk["seed"])).items()
-        }
-        hyper = {name: torch.tensor(chunk[name].to_numpy(), dtype=torch.float32, device=device) for name in HYPER}
-        base_lr, lr = hyper.pop("lr"), torch.empty(len(chunk), device=device)
-        factors = torch.tensor(
-            np.stack([learning_rate_factors(s, steps) for s in chunk["schedule"]]), dtype=torch.float32, device=device
-        )
-        groups = [
-            {"params": [p for n, p in parameters.items() if decays(n)], **hyper},
-            {"params": [p for n, p in parameters.items() if not decays(n)], "weight_decay": 0.0, "l2": 0.0},
-        ]
-        lr.copy_(base_lr)
-        optimizer = AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps)
-
-        x_train, y_train = on_device["train"]
-        if batch_size is not None:
-            orders = torch.stack([batch_order(int(s), x_train.shape[1], batch_size, steps) for s in seeds], 1).to(
-                device
-            )
-        else:
-            x_full, y_full = x_train[seed_of], y_train[seed_of]
-        rows = torch.arange(len(seeds), device=device)[:, None]
-        frames = []
-
-        def note(step: int) -> None:
-            with torch.no_grad():
-                values = {}
-                for name in evaluate:
-                    values |= _evaluate(task, apply, parameters, *on_device[name], seed_of, name)
-                values["weight norm"] = sum(p.flatten(1).square().sum(1) for p in parameters.values()).sqrt()
-                if measure is not None:
-                    state = {
-                        n: optimizer.state[p].get("exp_avg_sq", torch.zeros_like(p)) for n, p in parameters.items()
-                    }
-                    gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
-                    values |= measure(
-                        Snapshot(step, chunk, {n: p.detach() for n, p in parameters.items()}, gradients, state)
-                    )
-            frames.extend(chunk.assign(step=step, metric=m, value=v.double().cpu().numpy()) for m, v in values.items())
-
-        if 0 in record:
-            note(0)
-        for step in range(steps):
-            if batch_size is not None:
-                batch = orders[step]
-                x, y = x_train[rows, batch][seed_of], y_train[rows, batch][seed_of]
-            else:
-                x, y = x_full, y_full
-            loss = task.loss(apply(parameters, x), y)
-            gradients = torch.autograd.grad(loss.sum(), list(parameters.values()))
-            for p, g in zip(parameters.values(), gradients, strict=True):
-                p.grad = g
-            torch.mul(base_lr, factors[:, step], out=lr)
-            optimizer.step()
-            if step + 1 in record:
-                note(step + 1)
+        replicas = _Replicas(task, chunk, splits, {"train", *evaluate}, steps, batch_size, decays, betas, eps, device)
+        frames = replicas.record(0, evaluate, measure) if 0 in record else []
+        for step in range(1, steps + 1):
+            replicas.advance(step)
+            if step in record:
+                frames += replicas.record(step, evaluate, measure)
             bar.update(len(chunk))
-        return frames, {n: p.detach().cpu() for n, p in parameters.items()} if keep_parameters else {}
+        return frames, {n: p.detach().cpu() for n, p in replicas.parameters.items()} if keep_parameters else {}
 
     size = chunk_size or _fitting_chunk(task, template, runs, splits, batch_size, device)
     frames, kept, start = [], [], 0
@@ -287,16 +213,89 @@ def _checked(runs: pd.DataFrame, steps: int, batch_size: int | None) -> pd.DataF
     return checked
 
 
-def _evaluate(task, apply, parameters, x, y, seed_of, name, block: int = 128) -> dict[str, Tensor]:
-    """Every metric on one split, a block of replicas at a time, since evaluation sets are larger than batches."""
-    parts = {f"{name} {m}": [] for m in task.metrics}
-    for start in range(0, len(seed_of), block):
-        rows = slice(start, start + block)
-        targets = y[seed_of[rows]]
-        logits = apply({n: p.detach()[rows] for n, p in parameters.items()}, x[seed_of[rows]])
-        for metric, function in task.metrics.items():
-            parts[f"{name} {metric}"].append(function(logits, targets))
-    return {key: torch.cat(values) for key, values in parts.items()}
+class _Replicas:
+    """The replicas of one chunk: their data, stacked parameters and optimizer. S distinct seeds serve R replicas."""
+
+    def __init__(self, task, runs, splits, names, steps, batch_size, decays, betas, eps, device) -> None:
+        self.task, self.runs = task, runs
+        module = task.model()
+        self.apply = vmap(lambda parameters, x: functional_call(module, parameters, (x,)))
+        seeds = list(runs["seed"].unique())
+        self.seed_of = torch.tensor([seeds.index(seed) for seed in runs["seed"]], device=device)  # (R,)
+        self.data = {
+            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(device) for i in (0, 1))
+            for name in names
+        }
+        self.full_batch = tuple(t[self.seed_of] for t in self.data["train"]) if batch_size is None else None
+        if batch_size is not None:
+            examples = self.data["train"][0].shape[1]
+            orders = [batch_order(int(seed), examples, batch_size, steps) for seed in seeds]
+            self.orders = torch.stack(orders, 1).to(device)  # (steps, S, batch)
+
+        initial = initial_parameters(task.model, list(runs["seed"]))
+        self.parameters = {name: p.to(device).requires_grad_() for name, p in initial.items()}
+        hyper = {c: torch.tensor(runs[c].to_numpy(), dtype=torch.float32, device=device) for c in HYPER}
+        self.base_lr = hyper.pop("lr")
+        factors = np.stack([learning_rate_factors(schedule, steps) for schedule in runs["schedule"]], 1)
+        self.factors = torch.tensor(factors, dtype=torch.float32, device=device)  # (steps, R)
+        self.lr = self.base_lr.clone()
+        groups = [
+            {"params": [p for name, p in self.parameters.items() if decays(name)], **hyper},
+            {"params": [p for name, p in self.parameters.items() if not decays(name)], "weight_decay": 0.0, "l2": 0.0},
+        ]
+        self.optimizer = AdamW([g for g in groups if g["params"]], lr=self.lr, betas=betas, eps=eps)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs (R, N, …) and targets (R, N) of step 1 … steps: gathered once a seed, then handed to its replicas."""
+        if self.full_batch is not None:
+            return self.full_batch
+        order = self.orders[step - 1]
+        row = torch.arange(len(order), device=order.device)[:, None]
+        x, y = self.data["train"]
+        return x[row, order][self.seed_of], y[row, order][self.seed_of]
+
+    def advance(self, step: int) -> None:
+        """Update number ``step``, from 1. Replicas share no parameter, so the gradient of the sum is each one's own."""
+        x, y = self.batch(step)
+        loss = self.task.loss(self.apply(self.parameters, x), y)
+        gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
+        for p, gradient in zip(self.parameters.values(), gradients, strict=True):
+            p.grad = gradient
+        torch.mul(self.base_lr, self.factors[step - 1], out=self.lr)
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def record(self, step: int, evaluate, measure) -> list[pd.DataFrame]:
+        """What is to be recorded after ``step`` updates, a tidy table a metric."""
+        values = {}
+        for split in evaluate:
+            values |= self.evaluate(split)
+        values["weight norm"] = sum(p.flatten(1).square().sum(1) for p in self.parameters.values()).sqrt()
+        if measure is not None:
+            values |= measure(self.snapshot(step))
+        return [self.runs.assign(step=step, metric=m, value=v.double().cpu().numpy()) for m, v in values.items()]
+
+    def snapshot(self, step: int) -> Snapshot:
+        nothing = {name: torch.zeros_like(p) for name, p in self.parameters.items()} if step == 0 else {}
+        return Snapshot(
+            step,
+            self.runs,
+            {name: p.detach() for name, p in self.parameters.items()},
+            nothing or {name: p.grad for name, p in self.parameters.items()},
+            nothing or {name: self.optimizer.state[p]["exp_avg_sq"] for name, p in self.parameters.items()},
+        )
+
+    def evaluate(self, split: str, block: int = 128) -> dict[str, Tensor]:
+        """Every metric on one split, a block of replicas at a time, since evaluation sets are larger than batches."""
+        x, y = self.data[split]
+        parts = {f"{split} {metric}": [] for metric in self.task.metrics}
+        for start in range(0, len(self.seed_of), block):
+            rows = slice(start, start + block)
+            targets = y[self.seed_of[rows]]
+            logits = self.apply({n: p.detach()[rows] for n, p in self.parameters.items()}, x[self.seed_of[rows]])
+            for metric, function in self.task.metrics.items():
+                parts[f"{split} {metric}"].append(function(logits, targets))
+        return {key: torch.cat(values) for key, values in parts.items()}
 
 
 def _fitting_chunk(task, template, runs, splits, batch_size, device) -> int:

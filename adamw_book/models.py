@@ -1,7 +1,8 @@
 """The few models that the chapters share: plain ``torch.nn`` modules for one model, which the ensemble stacks.
 
-Each maps inputs (N, …) to logits (N, C). None carries buffers or randomness in its forward pass, so that the same module can be
-mapped over a replica axis. Images come as flat rows of 8 × 8 pixels, as in :func:`adamw_book.data.digits`.
+Each maps inputs (N, …) to logits (N, C). None carries buffers or randomness in its forward pass, so that the same
+module can be mapped over a replica axis. Images come as flat rows of 8 × 8 pixels, as in
+:func:`adamw_book.data.digits`.
 """
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 
 
 def _he(layers: list[nn.Module]) -> None:
-    """Start every layer from He et al. (2015)'s normal weights and zero biases; the last, a read-out, from variance 1 / fan-in.
+    """Start every layer from He et al. (2015)'s normal weights and zero biases; the last, a read-out, from variance
+    1 / fan-in.
 
-    torch's default shrinks the signal at every ReLU layer, so that a deep network without normalisation hardly trains at all, with
+    torch's default shrinks the signal at every ReLU layer, so that a deep network without normalisation hardly
+    trains at all, with
     any optimizer: a comparison of regularisers would be one of starting points.
     """
     for layer in layers:
@@ -22,8 +25,8 @@ def _he(layers: list[nn.Module]) -> None:
 class MLP(nn.Module):
     """``depth`` hidden ReLU layers of ``width`` units: inputs (N, features) → logits (N, classes).
 
-    ``norm=True`` puts a LayerNorm before each ReLU. The activations inside are (units, N): a stack of replicas is then one batched
-    matrix product a layer, and the softmax over classes runs over memory that lies side by side.
+    ``norm=True`` puts a LayerNorm before each ReLU. The activations inside are (units, N): a stack of replicas is
+    then one batched matrix product a layer, and the softmax over classes runs over memory that lies side by side.
     """
 
     def __init__(self, features: int = 64, width: int = 32, depth: int = 1, classes: int = 10, norm: bool = False):
@@ -69,7 +72,8 @@ class CNN(nn.Module):
 
 
 class RNN(nn.Module):
-    """A tanh (Elman) recurrent network read out after its last step: sequences (N, T·features) or (N, T, features) → (N, classes).
+    """A tanh (Elman) recurrent network read out after its last step: sequences (N, T·features) or (N, T, features) →
+    (N, classes).
 
     For digits T = 8 image rows of ``features`` = 8 pixels. h_t = tanh(W_x x_t + W_h h_{t−1} + b).
     """
@@ -93,7 +97,8 @@ class RNN(nn.Module):
 
 
 class QuadraticMLP(nn.Module):
-    """One hidden layer with the activation h², no biases: the small network on which modular addition is learned late ("grokking").
+    """One hidden layer with the activation h², no biases: the small network on which modular addition is learned
+    late ("grokking").
 
     Inputs (N, features) → logits (N, classes).
     """

@@ -22,7 +22,9 @@ def test_a_seed_decides_and_purposes_are_independent():
     a, b = digits_splits(3, train=100), digits_splits(3, train=100)
     assert all(torch.equal(a[k][i], b[k][i]) for k in a for i in (0, 1))
     assert not torch.equal(digits_splits(4, train=100)["train"][0], a["train"][0])
-    draws = {purpose: torch.rand(1, generator=generator(0, purpose)).item() for purpose in ("data", "weights", "batches")}
+    draws = {
+        purpose: torch.rand(1, generator=generator(0, purpose)).item() for purpose in ("data", "weights", "batches")
+    }
     assert len(set(draws.values())) == 3
 
 
@@ -34,7 +36,9 @@ def test_label_noise_moves_exactly_the_share_and_only_in_training():
     assert set(moves.tolist()) == set(range(1, 10))
     clean, wrong = digits_splits(0, train=300), digits_splits(0, train=300, label_noise=0.2)
     assert (clean["train"][1] != wrong["train"][1]).sum() == 60
-    assert torch.equal(clean["test"][1], wrong["test"][1]) and torch.equal(clean["validation"][1], wrong["validation"][1])
+    assert torch.equal(clean["test"][1], wrong["test"][1]) and torch.equal(
+        clean["validation"][1], wrong["validation"][1]
+    )
 
 
 def test_modular_addition_is_addition():
@@ -49,8 +53,14 @@ def test_modular_addition_is_addition():
     [
         (lambda: split(torch.ones(5), torch.ones(4), {"train": 2}, generator(0, "x")), "y: 4 labels for 5 examples"),
         (lambda: split(torch.ones(5), torch.ones(5), {"train": 6}, generator(0, "x")), r"sizes\['train'\]: 6 of the 5"),
-        (lambda: split(torch.ones(5), torch.ones(5), {"train": 5, "test": None}, generator(0, "x")), r"sizes\['test'\]: 0"),
-        (lambda: split(torch.ones(5), torch.ones(5), {"train": None, "test": 2}, generator(0, "x")), r"sizes\['train'\]: None"),
+        (
+            lambda: split(torch.ones(5), torch.ones(5), {"train": 5, "test": None}, generator(0, "x")),
+            r"sizes\['test'\]: 0",
+        ),
+        (
+            lambda: split(torch.ones(5), torch.ones(5), {"train": None, "test": 2}, generator(0, "x")),
+            r"sizes\['train'\]: None",
+        ),
         (lambda: flip_labels(torch.tensor([1]), 1.5, 10, generator(0, "x")), "fraction: 1.5"),
         (lambda: flip_labels(torch.tensor([10]), 0.5, 10, generator(0, "x")), "labels from 10 to 10"),
         (lambda: modular_addition(0, share=1.0), "share: 1.0"),

@@ -8,8 +8,9 @@ from torch import nn
 
 from adamw_book import ensemble
 from adamw_book.data import digits_splits
-from adamw_book.ensemble import Task, batch_order, initial_parameters, learning_rate_factors, train
+from adamw_book.ensemble import Task, batch_order, initial_parameters, train
 from adamw_book.models import CNN, MLP, RNN
+from adamw_book.schedules import SCHEDULES, learning_rate_factors
 
 MODELS = {
     "MLP": lambda: MLP(depth=2),
@@ -68,11 +69,15 @@ def test_every_row_equals_its_solo_run_with_torch(name, batch_size):
     for i, run in enumerate(RUNS.itertuples()):
         for parameter, expected in solo(t, run, 12, batch_size).named_parameters():
             torch.testing.assert_close(
-                result.parameters[parameter][i], expected.detach(), rtol=1e-5, atol=1e-6, msg=lambda m, p=parameter: f"{p}: {m}"
+                result.parameters[parameter][i],
+                expected.detach(),
+                rtol=1e-5,
+                atol=1e-6,
+                msg=lambda m, p=parameter: f"{p}: {m}",
             )
 
 
-@pytest.mark.parametrize("schedule", list(ensemble.SCHEDULES))
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_schedules_are_per_replica(schedule):
     t = task()
     runs = RUNS.assign(schedule=["constant", schedule, schedule, "cosine", "constant"])
@@ -84,11 +89,13 @@ def test_schedules_are_per_replica(schedule):
 
 
 def test_schedule_shapes():
-    for name in ensemble.SCHEDULES:
+    for name in SCHEDULES:
         factors = learning_rate_factors(name, 100)
         assert factors.shape == (100,) and (factors > 0).all() and factors.max() <= 1
     assert learning_rate_factors("cosine", 100)[-1] < 1e-3
-    assert learning_rate_factors("warm-up + cosine", 100)[:10].tolist() == sorted(learning_rate_factors("warm-up + cosine", 100)[:10])
+    assert learning_rate_factors("warm-up + cosine", 100)[:10].tolist() == sorted(
+        learning_rate_factors("warm-up + cosine", 100)[:10]
+    )
     assert (learning_rate_factors("WSD", 100)[10:80] == 1).all()
 
 
@@ -134,9 +141,13 @@ def test_recorded_trajectory_and_measure():
 
     def measure(snapshot):
         seen.append((snapshot.step, snapshot.parameters["layers.0.weight"].shape, set(snapshot.exp_avg_sq)))
-        return {"largest weight": torch.stack([p.abs().flatten(1).amax(1) for p in snapshot.parameters.values()]).amax(0)}
+        return {
+            "largest weight": torch.stack([p.abs().flatten(1).amax(1) for p in snapshot.parameters.values()]).amax(0)
+        }
 
-    result = train(task(), RUNS, steps=10, batch_size=16, record=(0, 5, 10), measure=measure, progress=False, device="cpu")
+    result = train(
+        task(), RUNS, steps=10, batch_size=16, record=(0, 5, 10), measure=measure, progress=False, device="cpu"
+    )
     table = result.table
     assert list(table.columns[:5]) == list(RUNS.columns) and set(table["step"]) == {0, 5, 10}
     wanted = {"train loss", "train accuracy", "validation loss", "validation accuracy", "weight norm", "largest weight"}
@@ -149,14 +160,20 @@ def test_recorded_trajectory_and_measure():
 
 def test_metrics_are_those_of_each_model_alone():
     t = task()
-    result = train(t, RUNS, steps=40, batch_size=16, evaluate=("test",), keep_parameters=True, progress=False, device="cpu")
+    result = train(
+        t, RUNS, steps=40, batch_size=16, evaluate=("test",), keep_parameters=True, progress=False, device="cpu"
+    )
     for i, run in enumerate(RUNS.itertuples()):
         model = t.model()
         model.load_state_dict({n: p[i] for n, p in result.parameters.items()})
         x, y = t.data(run.seed)["test"]
         logits = model(x)
-        assert values(result, "test accuracy", 40)[i] == pytest.approx((logits.argmax(1) == y).float().mean().item(), abs=1e-6)
-        assert values(result, "test loss", 40)[i] == pytest.approx(nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
+        assert values(result, "test accuracy", 40)[i] == pytest.approx(
+            (logits.argmax(1) == y).float().mean().item(), abs=1e-6
+        )
+        assert values(result, "test loss", 40)[i] == pytest.approx(
+            nn.functional.cross_entropy(logits, y).item(), rel=1e-5
+        )
 
 
 def test_a_diverged_run_counts_as_zero_accuracy():
@@ -167,14 +184,25 @@ def test_a_diverged_run_counts_as_zero_accuracy():
 def test_parameters_that_do_not_decay():
     t = task()
     runs = RUNS.iloc[[0, 1]]
-    kept = train(t, runs, steps=30, batch_size=16, decays=lambda n: "bias" not in n, keep_parameters=True, progress=False, device="cpu")
+    kept = train(
+        t,
+        runs,
+        steps=30,
+        batch_size=16,
+        decays=lambda n: "bias" not in n,
+        keep_parameters=True,
+        progress=False,
+        device="cpu",
+    )
     run = next(runs.itertuples())
     model = t.model()
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(initial_parameters(t.model, [run.seed])[name][0])
     groups = [[p for n, p in model.named_parameters() if ("bias" in n) == bias] for bias in (False, True)]
-    optimizer = torch.optim.AdamW([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}], run.lr, weight_decay=run.weight_decay)
+    optimizer = torch.optim.AdamW(
+        [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}], run.lr, weight_decay=run.weight_decay
+    )
     x, y = t.data(run.seed)["train"]
     for batch in batch_order(run.seed, len(x), 16, 30):
         optimizer.zero_grad()
@@ -228,6 +256,14 @@ class Stateful(nn.Module):
     ],
 )
 def test_bad_input_names_the_argument(change, message):
-    arguments = {"task": task(), "runs": RUNS, "steps": 5, "batch_size": 16, "progress": False, "device": "cpu", **change}
+    arguments = {
+        "task": task(),
+        "runs": RUNS,
+        "steps": 5,
+        "batch_size": 16,
+        "progress": False,
+        "device": "cpu",
+        **change,
+    }
     with pytest.raises(ValueError, match=message):
         train(arguments.pop("task"), arguments.pop("runs"), **arguments)

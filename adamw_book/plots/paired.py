@@ -59,6 +59,11 @@ def paired_strip(
     ax.set_xlabel(f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: too small to matter", labelpad=36)
     for side, words in ((0, f"← {control} better"), (1, f"{treatment} better →")):
         # a line each: side by side they would meet in a narrow figure
-        place = {"xycoords": "axes fraction", "xytext": (0, -20 - 14 * side), "textcoords": "offset points", "va": "top"}
+        place = {
+            "xycoords": "axes fraction",
+            "xytext": (0, -20 - 14 * side),
+            "textcoords": "offset points",
+            "va": "top",
+        }
         ax.annotate(words, (side, 0), ha="right" if side else "left", fontsize=10.5, **place)
     return ax

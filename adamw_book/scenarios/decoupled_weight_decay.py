@@ -1,7 +1,7 @@
 """Foundations · decoupled weight decay: the learning-rate × decay map on real digits.
 
-Three ways to write decay, every learning rate against every decay, and one question put to the map: what does it cost to keep a
-decay that was tuned at another learning rate?
+Three ways to write decay, every learning rate against every decay, and one question put to the map: what does it
+cost to keep a decay that was tuned at another learning rate?
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,11 +42,15 @@ SETTINGS = {
 UNCONDITIONAL = Claim(
     id="decoupled_weight_decay.unconditional",
     tag=None,
-    statement="On a coordinate that gets no gradient, λ sets how fast AdamW shrinks it; under Adam + L2 the coefficient ℓ has no say.",
-    source="Adam + L2 sends the penalty through the adaptive denominator; AdamW takes the decay out of the gradient path, so that it "
+    statement="On a coordinate that gets no gradient, λ sets how fast AdamW shrinks it; under Adam + L2 the "
+    "coefficient ℓ has no say.",
+    source="Adam + L2 sends the penalty through the adaptive denominator; AdamW takes the decay out of the gradient "
+    "path, so that it "
     "acts at a fixed rate.",
-    criterion="How strongly the logarithmic shrinkage of a null coordinate responds to the coefficient (the slope on doubly logarithmic "
-    "axes: 1 is proportional, 0 is no response) is larger under AdamW by at least 0.5, with the 95% interval above zero.",
+    criterion="How strongly the logarithmic shrinkage of a null coordinate responds to the coefficient (the slope "
+    "on doubly logarithmic "
+    "axes: 1 is proportional, 0 is no response) is larger under AdamW by at least 0.5, with the 95% interval above "
+    "zero.",
     metric="response of the shrinkage to the coefficient",
     smallest_effect=0.5,
 )
@@ -54,9 +58,11 @@ SEPARABILITY = Claim(
     id="decoupled_weight_decay.separability",
     tag=None,
     statement="A decay tuned at one learning rate serves at another: decoupling lowers the price of keeping it.",
-    source="The paper behind the chapter (Loshchilov and Hutter, 2019) shows maps of test error in which the best decay hardly depends on "
+    source="The paper behind the chapter (Loshchilov and Hutter, 2019) shows maps of test error in which the best "
+    "decay hardly depends on "
     "the learning rate once the decay is decoupled, while for Adam + L2 the two must be tuned together.",
-    criterion="The transfer regret (the test accuracy lost by using, at one learning rate, the decay that was best at another, averaged over "
+    criterion="The transfer regret (the test accuracy lost by using, at one learning rate, the decay that was best "
+    "at another, averaged over "
     "all pairs) is lower than that of Adam + L2 by at least half a percentage point, with the 95% interval above zero.",
     metric="transfer regret (accuracy)",
     smallest_effect=0.005,
@@ -72,9 +78,9 @@ TASK = Task(
 def map_runs(seeds, settings: dict = SETTINGS) -> pd.DataFrame:
     """The runs of the map: every learning rate × every decay, in three parametrisations, for each seed.
 
-    Column ``decay`` is the number that the arm's user would tune: λ of torch's AdamW (the weights lose the share ηλ a step), ℓ of
-    Adam + L2, and for the arm "AdamW, lr-independent" the share λ′ that the weights lose a step whatever η, as in
-    Loshchilov & Hutter's equation; that arm is run as weight_decay = λ′/η.
+    Column ``decay`` is the number that the arm's user would tune: λ of torch's AdamW (the weights lose the share ηλ
+    a step), ℓ of Adam + L2, and for the arm "AdamW, lr-independent" the share λ′ that the weights lose a step
+    whatever η, as in Loshchilov & Hutter's equation; that arm is run as weight_decay = λ′/η.
     """
     arms = {
         "AdamW": {"lr": settings["lr"], "weight_decay": settings["weight_decay"]},
@@ -91,14 +97,16 @@ def map_runs(seeds, settings: dict = SETTINGS) -> pd.DataFrame:
 def train_map(
     runs: pd.DataFrame, evaluate=("validation",), progress: bool = True, settings: dict = SETTINGS
 ) -> pd.DataFrame:
-    """Train the map's runs; returns the table of :func:`adamw_book.ensemble.train`, metric "<split> accuracy" and "<split> loss"."""
+    """Train the map's runs; returns the table of :func:`adamw_book.ensemble.train`, metric "<split> accuracy" and
+    "<split> loss"."""
     return train(
         TASK, runs, steps=settings["steps"], batch_size=settings["batch_size"], evaluate=evaluate, progress=progress
     ).table
 
 
 def best_decay(table: pd.DataFrame, metric: str = "validation accuracy") -> pd.DataFrame:
-    """For each arm and learning rate the decay with the best mean over seeds: columns arm, lr, decay, score, edge (bool)."""
+    """For each arm and learning rate the decay with the best mean over seeds: columns arm, lr, decay, score, edge
+    (bool)."""
     means = table[table["metric"] == metric].groupby(["arm", "lr", "decay"])["value"].mean().reset_index()
     best = means.loc[means.groupby(["arm", "lr"])["value"].idxmax()].rename(columns={"value": "score"})
     limits = means.groupby("arm")["decay"].agg(["min", "max"])
@@ -107,7 +115,8 @@ def best_decay(table: pd.DataFrame, metric: str = "validation accuracy") -> pd.D
 
 
 def slopes(best: pd.DataFrame) -> pd.Series:
-    """Slope of log(best decay) against log(lr) for each arm, by least squares: 0 would be a best decay that ignores lr."""
+    """Slope of log(best decay) against log(lr) for each arm, by least squares: 0 would be a best decay that ignores
+    lr."""
     return best.groupby("arm").apply(
         lambda b: np.polyfit(np.log(b["lr"]), np.log(b["decay"]), 1)[0], include_groups=False
     )
@@ -116,8 +125,8 @@ def slopes(best: pd.DataFrame) -> pd.Series:
 def transfer_regret(table: pd.DataFrame, best: pd.DataFrame, metric: str = "test accuracy") -> pd.DataFrame:
     """What it costs to use at one learning rate the decay that was best at another, for each arm and seed, in accuracy.
 
-    Mean over all ordered pairs η ≠ η′ of acc(η, decay*(η)) − acc(η, decay*(η′)). ``best`` comes from validation data of other seeds
-    (:func:`best_decay`). Returns a tidy table: arm, seed, step, metric, value.
+    Mean over all ordered pairs η ≠ η′ of acc(η, decay*(η)) − acc(η, decay*(η′)). ``best`` comes from validation data
+    of other seeds (:func:`best_decay`). Returns a tidy table: arm, seed, step, metric, value.
     """
     rows = []
     values = table[table["metric"] == metric].set_index(["arm", "seed", "lr", "decay"])["value"]
@@ -134,7 +143,8 @@ def transfer_regret(table: pd.DataFrame, best: pd.DataFrame, metric: str = "test
 
 
 def transfer_runs(best: pd.DataFrame, seeds) -> pd.DataFrame:
-    """The runs that :func:`transfer_regret` needs: each arm's best decays, each at every learning rate, on fresh seeds."""
+    """The runs that :func:`transfer_regret` needs: each arm's best decays, each at every learning rate, on fresh
+    seeds."""
     runs = []
     for arm, chosen in best.groupby("arm"):
         decays = sorted(chosen["decay"].unique())
@@ -156,10 +166,11 @@ def transfer_runs(best: pd.DataFrame, seeds) -> pd.DataFrame:
 def null_coordinate_response(
     seeds: Sequence[int], coefficients: Sequence[float] = (0.1, 0.3, 1.0), steps: int = 50
 ) -> pd.DataFrame:
-    """How the shrinkage of a null coordinate responds to the coefficient: slope of log(−log(w_T / w_0)) against log(coefficient).
+    """How the shrinkage of a null coordinate responds to the coefficient: slope of log(−log(w_T / w_0)) against
+    log(coefficient).
 
-    Each seed draws a start between 0.1 and 1 (both signs) and a learning rate between 3e-4 and 1e-3, small enough for no arm to reach
-    zero within ``steps``. Returns a tidy table: arm, seed, step, metric, value.
+    Each seed draws a start between 0.1 and 1 (both signs) and a learning rate between 3e-4 and 1e-3, small enough
+    for no arm to reach zero within ``steps``. Returns a tidy table: arm, seed, step, metric, value.
     """
     rows = []
     for seed in seeds:
@@ -175,7 +186,8 @@ def null_coordinate_response(
 
 
 def run(progress: bool = True) -> dict[str, pd.DataFrame]:
-    """The full protocol: the map on the tuning seeds, the runs for the transfer regret on fresh ones, the null coordinates."""
+    """The full protocol: the map on the tuning seeds, the runs for the transfer regret on fresh ones, the null
+    coordinates."""
     tuning = train_map(map_runs(SETTINGS["tuning_seeds"]), progress=progress)
     tuning = tuning[tuning["metric"] == "validation accuracy"]
     best = best_decay(tuning)
@@ -190,7 +202,8 @@ def run(progress: bool = True) -> dict[str, pd.DataFrame]:
 
 
 def separability_effects(regret: pd.DataFrame) -> dict[str, Effect]:
-    """Regret of Adam + L2 minus that of each decoupled form, paired over seeds, from :func:`transfer_regret`'s table."""
+    """Regret of Adam + L2 minus that of each decoupled form, paired over seeds, from :func:`transfer_regret`'s
+    table."""
     regimes = {"decay ηλ a step, as in torch": "AdamW", "decay λ′ a step, as in the paper": INDEPENDENT}
     return {
         regime: paired(regret, arm, "Adam + L2", SEPARABILITY.metric, higher_is_better=False)

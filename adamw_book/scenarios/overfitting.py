@@ -1,9 +1,11 @@
-"""Generalization · overfitting (tag 3096487): depth × normalisation × label noise, the pull of the penalty, and grokking.
+"""Generalization · overfitting (tag 3096487): depth × normalisation × label noise, the pull of the penalty, and
+grokking.
 
-Three measurements live here. The *conditions*: MLP, CNN and RNN on real digits, with and without normalisation, with clean and with
-wrong training labels, each tuned with the same budget for every arm. The *pull*: the gradients of a real training run are recorded and
-played to each optimizer, so that whatever differs is the doing of the penalty. The *showcase*: addition modulo a small prime, where
-a network that fits its training set perfectly does or does not find the rule.
+Three measurements live here. The *conditions*: MLP, CNN and RNN on real digits, with and without normalisation, with
+clean and with wrong training labels, each tuned with the same budget for every arm. The *pull*: the gradients of a
+real training run are recorded and played to each optimizer, so that whatever differs is the doing of the penalty.
+The *showcase*: addition modulo a small prime, where a network that fits its training set perfectly does or does not
+find the rule.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,6 @@ from adamw_book.ensemble import Snapshot, Task, train
 from adamw_book.evidence import Claim, Effect, grid, paired, retrain, select
 from adamw_book.ledger import Study, probe_rows
 from adamw_book.models import CNN, MLP, RNN, QuadraticMLP
-from adamw_book.scenarios.decoupled_weight_decay import decades
 
 # ---------------------------------------------------------------- conditions on real digits
 
@@ -61,7 +62,8 @@ CONDITIONS = {condition(m, n): (m, n) for m in MODELS for n in LABEL_NOISE}
 
 
 def task(name: str) -> Task:
-    """The task of one condition, by its name in ``CONDITIONS``; the labels of validation and test data are always right."""
+    """The task of one condition, by its name in ``CONDITIONS``; the labels of validation and test data are always
+    right."""
     if name not in CONDITIONS:
         raise ValueError(f"name: {name!r} is no condition; choose from {', '.join(map(repr, CONDITIONS))}")
     model, noisy = CONDITIONS[name]
@@ -71,7 +73,8 @@ def task(name: str) -> Task:
 
 
 def arms(settings: Mapping = SETTINGS) -> dict[str, dict[str, list[float]]]:
-    """The three arms' grids, of equal size: plain Adam spends on the learning rate what the others spend on the decay."""
+    """The three arms' grids, of equal size: plain Adam spends on the learning rate what the others spend on the
+    decay."""
     return {
         "AdamW": {"lr": settings["lr"], "weight_decay": settings["weight_decay"]},
         "Adam + L2": {"lr": settings["lr"], "l2": settings["l2"]},
@@ -82,7 +85,8 @@ def arms(settings: Mapping = SETTINGS) -> dict[str, dict[str, list[float]]]:
 def train_condition(
     name: str, runs: pd.DataFrame, evaluate: Sequence[str], progress: bool = True, **options
 ) -> pd.DataFrame:
-    """Train ``runs`` on one condition; returns the ensemble's tidy table with the condition's name in the column ``condition``."""
+    """Train ``runs`` on one condition; returns the ensemble's tidy table with the condition's name in the column
+    ``condition``."""
     options = {"steps": SETTINGS["steps"], "batch_size": SETTINGS["batch_size"], **options}
     runs = runs.assign(schedule=SETTINGS["schedule"])
     table = train(task(name), runs, evaluate=evaluate, progress=progress, **options).table
@@ -92,7 +96,8 @@ def train_condition(
 def evaluate_winners(
     name: str, winners: pd.DataFrame, seeds: Sequence[int] | None = None, progress: bool = True
 ) -> pd.DataFrame:
-    """Retrain one condition's winners (rows of :func:`adamw_book.evidence.select`) on fresh seeds; accuracies on train and test."""
+    """Retrain one condition's winners (rows of :func:`adamw_book.evidence.select`) on fresh seeds; accuracies on
+    train and test."""
     own = winners[winners["condition"] == name].drop(columns="condition")
     runs = retrain(own, SETTINGS["evaluation_seeds"] if seeds is None else seeds, used=SETTINGS["tuning_seeds"])
     table = train_condition(name, runs, ("train", "test"), progress)
@@ -105,7 +110,8 @@ def evaluate_winners(
 def record_gradients(
     task: Task, seeds: Sequence[int], steps: int, lr: float, batch_size: int = 50
 ) -> tuple[dict, dict]:
-    """The gradients that real training runs with plain Adam met: ({name: start (R, …)}, {name: gradients (steps, R, …)})."""
+    """The gradients that real training runs with plain Adam met: ({name: start (R, …)}, {name: gradients (steps, R,
+    …)})."""
     runs = pd.DataFrame({"arm": "Adam", "lr": lr, "weight_decay": 0.0, "l2": 0.0, "seed": list(seeds)})
     start: dict[str, Tensor] = {}
     history: dict[str, list[Tensor]] = {}
@@ -134,17 +140,20 @@ PULL = {
 
 
 def _pull(plain: Tensor, pulled: Tensor) -> Tensor:
-    """The share of its size that the penalty took from a group of coordinates: slope of (plain − pulled) on plain, last axis."""
+    """The share of its size that the penalty took from a group of coordinates: slope of (plain − pulled) on plain,
+    last axis."""
     return ((plain - pulled) * plain).sum(-1) / plain.square().sum(-1)
 
 
 def pull_by_gradient(
     start: dict, gradients: dict, *, lr: float, weight_decay: float, l2: float, bins: int = 12
 ) -> pd.DataFrame:
-    """Play recorded gradients to AdamW, to Adam + L2 and to Adam, and return what the penalty alone did to each coordinate.
+    """Play recorded gradients to AdamW, to Adam + L2 and to Adam, and return what the penalty alone did to each
+    coordinate.
 
-    The gradients stay the same, so the difference to Adam is the penalty's doing. Coordinates (weights, not biases) are sorted by
-    their root-mean-square gradient into ``bins`` groups of equal size, for each replica; the *pull* of a group is the share of its
+    The gradients stay the same, so the difference to Adam is the penalty's doing. Coordinates (weights, not biases)
+    are sorted by their root-mean-square gradient into ``bins`` groups of equal size, for each replica; the *pull* of
+    a group is the share of its
     size that the penalty took: the least-squares slope of (w_Adam − w_arm) on w_Adam. Returns arm, seed (the replica's
     index), bin, gradient (mean rms gradient of the group), pull.
     """
@@ -167,14 +176,16 @@ def pull_by_gradient(
 
 
 def measure_pull(model: str, seeds: Sequence[int]) -> pd.DataFrame:
-    """:func:`pull_by_gradient` on the gradients of real runs of one model (a name in ``MODELS``) with 20% wrong labels."""
+    """:func:`pull_by_gradient` on the gradients of real runs of one model (a name in ``MODELS``) with 20% wrong
+    labels."""
     start, gradients = record_gradients(task(condition(model, "20% wrong labels")), seeds, PULL["steps"], PULL["lr"])
     pulls = pull_by_gradient(start, gradients, lr=PULL["lr"], weight_decay=PULL["weight_decay"], l2=PULL["l2"])
     return pulls.assign(seed=np.asarray(seeds)[pulls["seed"]], model=model)
 
 
 def weak_over_strong(pulls: pd.DataFrame) -> pd.DataFrame:
-    """log₂ of the pull on the weakest-gradient quarter of the groups over that on the strongest, a tidy table by arm and seed."""
+    """log₂ of the pull on the weakest-gradient quarter of the groups over that on the strongest, a tidy table by arm
+    and seed."""
     quarter = (pulls["bin"].max() + 1) // 4
     ends = pulls.assign(
         end=np.select([pulls["bin"] < quarter, pulls["bin"] > pulls["bin"].max() - quarter], ["weak", "strong"], "")
@@ -189,8 +200,8 @@ def just_silenced(
 ) -> pd.DataFrame:
     """Synthetic: half of the coordinates get strong noise gradients, then none; the other half weak ones throughout.
 
-    Returns, for each arm and seed, log₂ of the pull on the silenced half over that on the other, within ``after`` steps of the
-    silence (a tidy table). The pull is taken as in :func:`pull_by_gradient`.
+    Returns, for each arm and seed, log₂ of the pull on the silenced half over that on the other, within ``after``
+    steps of the silence (a tidy table). The pull is taken as in :func:`pull_by_gradient`.
     """
     n, steps, rows = 400, before + after, []
     rng = torch.Generator().manual_seed(int(seeds[0]))
@@ -259,20 +270,26 @@ def train_grokking(
 WEAK_GRADIENTS = Claim(
     id="overfitting.weak_gradients",
     tag="3096487",
-    statement="Where gradients are weak, Adam + L2 regularises less than it does where they are strong; AdamW does not make this difference.",
-    source="Not every parameter gets a strong gradient at every step; for weak or zero gradients the adaptive denominator of Adam + L2 "
+    statement="Where gradients are weak, Adam + L2 regularises less than it does where they are strong; AdamW does "
+    "not make this difference.",
+    source="Not every parameter gets a strong gradient at every step; for weak or zero gradients the adaptive "
+    "denominator of Adam + L2 "
     "reduces or even cancels the regularisation, while AdamW's decay acts on all of them.",
-    criterion="The pull on the weights with the weakest gradients, divided by the pull on those with the strongest, is larger under "
-    "AdamW than under Adam + L2, by at least a factor of 1.25 (0.32 on a log2 scale), with the 95% interval above zero.",
+    criterion="The pull on the weights with the weakest gradients, divided by the pull on those with the strongest, "
+    "is larger under "
+    "AdamW than under Adam + L2, by at least a factor of 1.25 (0.32 on a log2 scale), with the 95% interval above "
+    "zero.",
     metric="log2 of weak over strong pull",
     smallest_effect=0.32,
 )
 GENERALIZATION = Claim(
     id="overfitting.generalization",
     tag=None,
-    statement="On small digits sets, tuned AdamW reaches a higher test accuracy than Adam + L2 tuned with the same budget.",
+    statement="On small digits sets, tuned AdamW reaches a higher test accuracy than Adam + L2 tuned with the same "
+    "budget.",
     source="A more honest weight decay lets AdamW fight overfitting better than Adam + L2 in large CNNs and RNNs.",
-    criterion="Test accuracy on fresh seeds at least half a percentage point higher, with the 95% interval above zero, in each condition.",
+    criterion="Test accuracy on fresh seeds at least half a percentage point higher, with the 95% interval above "
+    "zero, in each condition.",
     metric="test accuracy",
     smallest_effect=0.005,
 )
