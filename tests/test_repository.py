@@ -96,6 +96,12 @@ def test_every_page_of_the_contents_exists_and_every_chapter_is_in_them():
     assert written - set(listed) == set()
 
 
+def test_links_of_the_readme_lead_to_files():
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+
+
 # Folders that differ from one machine to the next.
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|tmp|var/folders)/[\w.-]+[/\w.-]*")
 INDEX_ADDRESSES = re.compile(r"(?:index-url|find-links)[ =]+\S+|https?://[^\s'\"]*/simple\b")
