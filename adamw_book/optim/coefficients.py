@@ -12,21 +12,6 @@ def is_vector(value) -> bool:
     return isinstance(value, Tensor) and value.numel() != 1
 
 
-def decay_rate(group: dict) -> float | Tensor:
-    """What ``weight_decay`` is multiplied with: lr; with ``lr_independent`` the factor of the schedule, lr / initial_lr.
-
-    torch's schedulers note ``initial_lr`` in the group. Without it there is no schedule to follow: the factor is 1.
-    """
-    lr, initial = group["lr"], group.get("initial_lr")
-    if not group["lr_independent"]:
-        return lr
-    if initial is None:
-        return 1.0
-    if isinstance(lr, Tensor) or isinstance(initial, Tensor):
-        return (lr / initial).nan_to_num(nan=1.0)
-    return lr / initial if initial else 1.0
-
-
 def replicas_of(group: dict) -> int | None:
     """The number of replicas that a group's vectors agree on, None where it has none."""
     named = [(name, group[name]) for name in COEFFICIENTS] + [
