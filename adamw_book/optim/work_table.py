@@ -31,19 +31,17 @@ class Column(IntEnum):
     EXP_AVG_SQ = 3
     MAX_EXP_AVG_SQ = 4
     LENGTH = 5  # elements of a row: the tensor's, or one replica's
-    FIRST_BLOCK = 6  # blocks of a row in the tensors before it
-    LR = 7
-    LR_STRIDE = 8  # 0 for a number, else the vector's
-    WEIGHT_DECAY = 9
-    WEIGHT_DECAY_STRIDE = 10
-    DECAY_RATE = 11  # what the decay is multiplied with: lr, or the schedule's factor
-    DECAY_RATE_STRIDE = 12
-    L2 = 13
-    L2_STRIDE = 14
-    MOMENTS = 15
-    MOMENTS_STRIDE = 16  # 0, or the length of a row of them where a beta is a vector
-    STEP = 17
-    INDEX = 18  # the parameter's number in the optimizer
+    FIRST_BLOCK = 6  # blocks of the tensors before it
+    BLOCKS_A_ROW = 7
+    LR = 8
+    LR_STRIDE = 9  # 0 for a number, else the vector's
+    WEIGHT_DECAY = 10
+    WEIGHT_DECAY_STRIDE = 11
+    L2 = 12
+    L2_STRIDE = 13
+    MOMENTS = 14
+    MOMENTS_STRIDE = 15  # 0, or the length of a row of them where a beta is a vector
+    STEP = 16
 
 
 def blocks_a_row(length: int, rows: int) -> int:

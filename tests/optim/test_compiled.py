@@ -32,7 +32,6 @@ FLAGS = {
     "amsgrad": {"AMSGRAD": True},
     "all": {"AMSGRAD": True, "MAXIMIZE": True, "SCALED": True, "SKIPPABLE": True},
 }
-COLUMNS = "{:6} {:20} {:8} {:>9} {:>6} {:>5} {:>6}"  # loads and stores of 128 bits in a thread
 ROWS: list[str] = []
 
 
@@ -40,12 +39,13 @@ ROWS: list[str] = []
 def table(request):
     """Print what was found when the module is done."""
     yield
-    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
-        print(
-            "\nThe AdamW kernel, compiled\n"
-            + COLUMNS.format("GPU", "dtypes", "flags", "registers", "spills", "loads", "stores")
-        )
-        print(*ROWS, sep="\n")
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    reporter.ensure_newline()
+    reporter.write_line(
+        "The AdamW kernel, compiled: GPU, dtypes, flags → registers, spilled bytes, 128-bit loads and stores a thread"
+    )
+    for row in ROWS:
+        reporter.write_line("  " + row)
 
 
 def compiled(architecture: int, dtypes: tuple, flags: dict) -> triton.compiler.CompiledKernel:
@@ -76,7 +76,7 @@ def test_compiles_to_wide_accesses_without_spills(architecture, dtypes, flags, t
     registers, stack, spilled = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL"))
     code = disassembled("-sass", kernel, tmp_path)
     loads, stores = (len(re.findall(rf"\b{op}\.E(?:\.\w+)*?\.128", code)) for op in ("LDG", "STG"))
-    ROWS.append(COLUMNS.format(f"sm_{architecture}", dtypes, flags, registers, stack + spilled, loads, stores))
+    ROWS.append(f"sm_{architecture:<4} {dtypes:20} {flags:8} {registers:4} {stack + spilled:3} {loads:3} {stores:3}")
 
     # Eight elements a thread; the path for full blocks reads and writes every tensor once, in pieces of 16 bytes.
     param, grad, state = (SIZES[d] * triton_kernel.BLOCK // (32 * triton_kernel.WARPS) // 16 for d in DTYPES[dtypes])

@@ -18,6 +18,7 @@ def test_in_the_interpreter(name, interpreted):
     assert interpreted[name] is None, interpreted[name]
 
 
-@pytest.mark.parametrize("name", CASES if torch.cuda.is_available() else [])
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", CASES)
 def test_on_the_gpu(name):
     CASES[name]("cuda")
