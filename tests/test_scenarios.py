@@ -130,7 +130,7 @@ BEST = pd.DataFrame(
 )
 
 
-def test_transfer_regret_of_a_table_worked_by_hand():
+def test_transfer_change_of_a_table_worked_by_hand():
     rows = [
         # AdamW: loses 0.10 at η = 0.01 and 0.30 at η = 0.1 under seed 7; 0.02 and 0.04 under seed 8
         *[("AdamW", 0.01, 1.0, 7, 0.90), ("AdamW", 0.01, 3.0, 7, 0.80)],
@@ -141,22 +141,22 @@ def test_transfer_regret_of_a_table_worked_by_hand():
         *[("Adam + L2", 0.01, 1e-3, 7, 0.60), ("Adam + L2", 0.01, 1e-2, 7, 0.70)],
         *[("Adam + L2", 0.1, 1e-2, 7, 0.80), ("Adam + L2", 0.1, 1e-3, 7, 0.76)],
     ]
-    regret = decay_map.transfer_regret(measured(rows, "test accuracy"), BEST)
-    assert list(regret.columns) == ["arm", "seed", "step", "metric", "value"]
-    assert set(regret["metric"]) == {decay_map.SEPARABILITY.metric} and set(regret["step"]) == {600}
-    values = regret.set_index(["arm", "seed"])["value"]
+    change = decay_map.transfer_change(measured(rows, "test accuracy"), BEST)
+    assert list(change.columns) == ["arm", "seed", "step", "metric", "value"]
+    assert set(change["metric"]) == {decay_map.SEPARABILITY.metric} and set(change["step"]) == {600}
+    values = change.set_index(["arm", "seed"])["value"]
     assert values.to_dict() == {
-        ("AdamW", 7): pytest.approx(0.20),
-        ("AdamW", 8): pytest.approx(0.03),
-        ("Adam + L2", 7): pytest.approx(-0.03),
+        ("AdamW", 7): pytest.approx(-0.20),
+        ("AdamW", 8): pytest.approx(-0.03),
+        ("Adam + L2", 7): pytest.approx(0.03),
     }
 
 
-def test_transfer_regret_counts_every_ordered_pair_once():
+def test_transfer_change_counts_every_ordered_pair_once():
     best = pd.DataFrame({"arm": "AdamW", "lr": [1.0, 2.0, 3.0], "decay": [10.0, 20.0, 30.0]})
     rows = [("AdamW", lr, d, 0, -((d / 10 - lr) ** 2)) for lr in best["lr"] for d in best["decay"]]
-    (value,) = decay_map.transfer_regret(measured(rows, "test accuracy"), best)["value"]
-    assert value == pytest.approx((1 + 4 + 1 + 1 + 4 + 1) / 6)
+    (value,) = decay_map.transfer_change(measured(rows, "test accuracy"), best)["value"]
+    assert value == pytest.approx(-(1 + 4 + 1 + 1 + 4 + 1) / 6)
 
 
 def test_transfer_runs_are_each_best_decay_at_each_learning_rate():
@@ -176,13 +176,13 @@ def test_transfer_runs_are_each_best_decay_at_each_learning_rate():
     np.testing.assert_allclose(
         by_arm[INDEPENDENT]["weight_decay"] * by_arm[INDEPENDENT]["lr"], by_arm[INDEPENDENT]["decay"]
     )
-    # and they are the runs that the regret asks for
+    # and they are the runs that the transfer asks for
     table = runs.assign(metric="test accuracy", step=600, value=0.5)
-    assert (decay_map.transfer_regret(table, best)["value"] == 0).all()
+    assert (decay_map.transfer_change(table, best)["value"] == 0).all()
 
 
-def test_a_lower_regret_of_the_decoupled_form_is_a_positive_effect():
-    values = {"AdamW": 0.01, INDEPENDENT: 0.05, "Adam + L2": 0.03}
+def test_a_smaller_loss_of_the_decoupled_form_is_a_positive_effect():
+    values = {"AdamW": -0.01, INDEPENDENT: -0.05, "Adam + L2": -0.03}
     rows = [
         {"arm": arm, "seed": seed, "step": 600, "metric": decay_map.SEPARABILITY.metric, "value": value}
         for arm, value in values.items()
