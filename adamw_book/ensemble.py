@@ -7,7 +7,9 @@ batches, whatever their arm: comparisons are paired. Replicas never mix, so a ru
 one of a thousand (to float rounding).
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +25,7 @@ from adamw_book.optim import AdamW
 from adamw_book.schedules import learning_rate_factors
 
 HYPER = ["lr", "weight_decay", "l2"]
+_SEEDING = threading.Lock()  # modules draw their weights from torch's one global generator
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -82,7 +85,7 @@ def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> 
     """Stacked initial weights {name: (len(seeds), …)}: row i is what ``model()`` draws under seed ``seeds[i]``."""
     by_seed = {}
     for seed in dict.fromkeys(seeds):
-        with torch.random.fork_rng(devices=[]):
+        with _SEEDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator(seed, "weights").initial_seed())
             by_seed[seed] = dict(model().named_parameters())
     first = next(iter(by_seed.values()))
@@ -167,9 +170,13 @@ def train(
 
     size = chunk_size or _fitting_chunk(task, template, runs, splits, batch_size, device)
     frames, kept, start = [], [], 0
+    total = len(runs) * steps
     with tqdm(
-        total=len(runs) * steps, desc=task.name, unit="step", unit_scale=True, disable=not progress, leave=False
+        total=total, desc=task.name, unit="step", unit_scale=True, disable=not progress, leave=False, mininterval=1.0
     ) as bar:
+        if device.type == "cpu" and torch.get_num_threads() > 1 and len(runs) > size:
+            tables, kept = _side_by_side(once, [runs.iloc[i : i + size] for i in range(0, len(runs), size)], bar)
+            frames, start = [frame for some in tables for frame in some], len(runs)
         while start < len(runs):
             done = bar.n
             try:
@@ -186,6 +193,19 @@ def train(
     table = pd.concat(frames, ignore_index=True).drop(columns=[] if "schedule" in runs.attrs["given"] else ["schedule"])
     stacked = {n: torch.cat([k[n] for k in kept]) for n in kept[0]} if keep_parameters else None
     return Result(table, runs, stacked)
+
+
+def _side_by_side(once: Callable, chunks: list[pd.DataFrame], bar) -> tuple[list, list]:
+    """Chunks on a CPU, one to a core: a thread each, in which every operation stays on that core.
+
+    The operations of one chunk are too small to be worth sharing between cores: most of the time would go into waiting.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return tuple(zip(*pool.map(lambda chunk: once(chunk, bar), chunks), strict=True))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _checked(runs: pd.DataFrame, steps: int, batch_size: int | None) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def device_name(device: torch.device) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=384, help="runs in the ensemble")
+    parser.add_argument("--runs", type=int, default=512, help="runs in the ensemble")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--record", action="store_true", help="write the figures to benchmarks/results/")

@@ -110,6 +110,24 @@ def test_a_run_is_the_same_alone_and_in_any_chunk():
             torch.testing.assert_close(in_twos.parameters[name][i], together.parameters[name][i], rtol=1e-5, atol=1e-6)
 
 
+def test_chunks_side_by_side_give_what_one_after_the_other_gives():
+    t = task()
+    options = {"steps": 20, "batch_size": 16, "chunk_size": 2, "keep_parameters": True, "progress": False}
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            results.append(train(t, RUNS, **options, device="cpu"))
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(threads)
+    one, three = results
+    pd.testing.assert_frame_equal(one.table, three.table, rtol=1e-4)
+    for name in one.parameters:
+        torch.testing.assert_close(one.parameters[name], three.parameters[name], rtol=1e-5, atol=1e-6)
+
+
 def test_arms_are_paired_by_seed():
     t = task()
     twins = pd.concat([RUNS.iloc[[0]], RUNS.iloc[[0]].assign(arm="Adam", weight_decay=0.0)], ignore_index=True)

@@ -21,8 +21,15 @@ INDEPENDENT = decay_map.INDEPENDENT
 
 @pytest.mark.parametrize("scenario", [decay_map, overfitting], ids=["decoupled_weight_decay", "overfitting"])
 def test_the_probe_runs_on_the_cpu_and_holds_what_a_record_needs(scenario, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("a probe runs on the CPU, whatever there is"))
+    train, devices = scenario.train, set()
+
+    def watched(*arguments, device=None, **options):
+        devices.add(device)
+        return train(*arguments, device=device, **options)
+
+    monkeypatch.setattr(scenario, "train", watched)
     probe = scenario.probe()
+    assert devices == {"cpu"}  # even where there is a GPU
     assert list(probe.columns) == PROBE and np.isfinite(probe[["value", "atol", "rtol"]]).all().all()
     assert not probe.duplicated(["run", "step", "metric"]).any()
     assert {1, 20} < set(probe["step"]) and {"train loss", "weight norm"} < set(probe["metric"])
