@@ -10,9 +10,12 @@ from torch.optim import Optimizer
 from . import fused_cpu
 from .coefficients import check_arguments, check_leading_axis, is_vector, replicas_of
 from .entry import Entry, is_dense, local
+from .explanation import Explanation
 from .plan import Plan
 
 BACKENDS = ("triton", "torch", "reference")
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+OWN_OPTIONS = ("l2", "lr_independent", "cautious", "stochastic_rounding", "state_dtype")  # those torch does not know
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.complex64, torch.complex128)
 
 
@@ -50,6 +53,15 @@ class AdamW(Optimizer):
         fused: True keeps the step counts on the parameters' device and lets ``torch.amp.GradScaler`` unscale and skip
             inside the step. None and False mean the same: counts on the CPU, the scaler works before the step.
         l2: ℓ ≥ 0, Adam's coupled penalty, added to the gradient; a number, a 1-element tensor or a vector (R,).
+        lr_independent: take the share λ itself from the parameter, whatever lr; with a torch scheduler,
+            λ·lr/initial_lr, as in the paper, where a schedule multiplies both steps.
+        cautious: decay only coordinates that the gradient step does not lead away from 0 (Chen et al., 2025).
+        stochastic_rounding: round bfloat16 parameters up or down at random with the right mean, so that steps below
+            their precision add up; the random numbers are a hash of place and step, and a run repeats itself.
+        state_dtype: dtype of the moments, for instance float32 beside bfloat16 parameters; None is the parameters'.
+        max_norm: scale gradients down to this global norm within the step, as ``clip_grad_norm_`` before it; the
+            gradients themselves stay. Replicas are clipped each by its own norm; shards of DTensors count together.
+        explain: keep what each step was made of for :meth:`explanation`, computed within the step.
         backend: "triton" (one kernel launch), "torch" (torch's fused CPU kernel) or "reference" (tensor algebra).
             None, the default, takes "triton" on a GPU where Triton is installed, "torch" on the CPU where it covers
             the case, else "reference".
@@ -75,6 +87,12 @@ class AdamW(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         l2: float | Tensor = 0.0,
+        lr_independent: bool = False,
+        cautious: bool = False,
+        stochastic_rounding: bool = False,
+        state_dtype: torch.dtype | None = None,
+        max_norm: float | None = None,
+        explain: bool = False,
         backend: str | None = None,
     ) -> None:
         check_arguments(lr, betas, eps, weight_decay, l2, foreach=foreach, capturable=capturable)
@@ -83,6 +101,10 @@ class AdamW(Optimizer):
                 "Tensor lr must be 1-element, or hold one value for each replica of the parameters; "
                 f"got {lr} and no parameters"
             )
+        if max_norm is not None and not 0.0 < max_norm:
+            raise ValueError(f"Invalid max_norm value: {max_norm}; a number above 0, or None for no clipping")
+        if state_dtype is not None and not state_dtype.is_floating_point:
+            raise ValueError(f"Invalid state_dtype: {state_dtype}; a floating-point dtype, or None for the parameters'")
         if backend not in (None, *BACKENDS):
             raise ValueError(f"backend: {backend!r} is unknown; choose from {', '.join(map(repr, BACKENDS))} or None")
         defaults = {
@@ -98,9 +120,15 @@ class AdamW(Optimizer):
             "fused": fused,
             "decoupled_weight_decay": True,
             "l2": l2,
+            "lr_independent": lr_independent,
+            "cautious": cautious,
+            "stochastic_rounding": stochastic_rounding,
+            "state_dtype": state_dtype,
         }
+        self.max_norm, self.explain = max_norm, explain
         self._backend = backend
         self._plan: Plan | None = None
+        self._captured: list[Plan] = []
         super().__init__(params, defaults)
         if fused:
             if differentiable:
@@ -128,6 +156,19 @@ class AdamW(Optimizer):
             self.param_groups.pop()
             raise
 
+    def explanation(self) -> dict[Tensor, Explanation]:
+        """What the last step was made of, for each parameter that took part: {parameter: Explanation}.
+
+        Set ``explain``, an argument and an attribute, before the step. Where parameters are sharded over processes,
+        all of them must ask.
+
+        Raises:
+            RuntimeError: the last step was taken without ``explain``.
+        """
+        if self._plan is None or not self._plan.explain:
+            raise RuntimeError("explanation: set optimizer.explain = True before the step that is to be explained")
+        return self._plan.explanation()
+
     def step(self, closure=None):
         """Take one step; ``closure``, if given, reevaluates the model first and its loss is returned."""
         self._check_capture()
@@ -140,23 +181,27 @@ class AdamW(Optimizer):
         return loss
 
     def _update(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        if self._plan is None or not self._plan.fits(self.param_groups):
+        if self._plan is None or not self._plan.fits(self.param_groups, self.explain):
+            if self._plan is not None and self._plan.captured:
+                self._captured.append(self._plan)  # its graph may be replayed as long as the optimizer lives
             self._plan = self._sort()
-        self._plan.step(grad_scale, found_inf)
+        self._plan.step(grad_scale, found_inf, self.max_norm)
 
     def _sort(self) -> Plan:
         """Give every parameter with a gradient its state and its backend."""
-        entries, idle = [], []
+        entries, idle, index = [], [], 0
         for group in self.param_groups:
             replicas = replicas_of(group)
             for p in group["params"]:
                 if p.grad is None:
                     idle.append(p)
-                    continue
-                check_leading_axis(p, replicas, group)
-                self._prepare(p, group)
-                entries.append((self._backend_of(p, group, replicas), Entry(p, group, self.state[p], replicas)))
-        return Plan(self.param_groups, entries, idle)
+                else:
+                    check_leading_axis(p, replicas, group)
+                    self._prepare(p, group)
+                    entry = Entry(p, index, group, self.state[p], replicas)
+                    entries.append((self._backend_of(p, group, replicas), entry))
+                index += 1
+        return Plan(self.param_groups, entries, idle, self.explain)
 
     def _prepare(self, p: Tensor, group: dict) -> None:
         """Check one parameter with a gradient and make its state at its first step."""
@@ -164,15 +209,9 @@ class AdamW(Optimizer):
             raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
         state = self.state[p]
         if len(state) == 0:
-            on_device = group["capturable"] or group["fused"]
-            dtype = (
-                torch.float64 if torch.get_default_dtype() == torch.float64 and not group["fused"] else torch.float32
-            )
-            state["step"] = torch.zeros((), dtype=dtype, device=p.device if on_device else "cpu")
-            state["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            if group["amsgrad"]:
-                state["max_exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            state["step"] = _count(0.0, p, group)
+            for name in MOMENTS if group["amsgrad"] else MOMENTS[:2]:
+                state[name] = torch.zeros_like(p, memory_format=torch.preserve_format, dtype=_state_dtype(p, group))
         if group["differentiable"] and state["step"].requires_grad:
             raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
         if group["foreach"] and isinstance(group["lr"], Tensor) and not group["capturable"]:
@@ -183,11 +222,13 @@ class AdamW(Optimizer):
         if wanted == "reference" or (wanted is None and group["differentiable"]):
             return "reference"
         if wanted == "torch" or (wanted is None and p.is_cpu):
-            if not group["differentiable"] and fused_cpu.supports(local(p), replicas, group["betas"]):
+            beyond = self.explain or group["cautious"] or group["differentiable"] or _state_dtype(p, group) != p.dtype
+            beyond = beyond or (group["stochastic_rounding"] and p.dtype == torch.bfloat16)
+            if not beyond and fused_cpu.supports(local(p), replicas, group["betas"]):
                 return "torch"
             problem = (
-                "covers contiguous floating-point parameters on the CPU, without vectors as betas or autograd; "
-                f"got {p.dtype} on {p.device}"
+                "covers contiguous floating-point parameters on the CPU, without vectors as betas, autograd, cautious, "
+                f"stochastic_rounding, state_dtype or explain; got {p.dtype} on {p.device}"
             )
         else:
             problem = _why_not_triton(p, group, replicas)
@@ -205,32 +246,53 @@ class AdamW(Optimizer):
         getattr(self, name if hasattr(self, name) else "_cuda_graph_capture_health_check")()
 
     def __getstate__(self) -> dict:
-        return super().__getstate__() | {"_backend": self._backend}
+        own = {name: getattr(self, name) for name in ("max_norm", "explain", "_backend")}
+        return super().__getstate__() | own
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
+        self._captured = self.__dict__.get("_captured", [])
+        if self.__dict__.get("_plan") is not None and self._plan.captured:
+            self._captured.append(self._plan)
         self._plan = None
         for group in self.param_groups:
-            for name, value in {
-                "amsgrad": False,
-                "maximize": False,
-                "foreach": None,
-                "capturable": False,
-                "fused": None,
-                "l2": 0.0,
-            }.items():
-                group.setdefault(name, value)
-            group.setdefault("differentiable", False)
+            for name in ("amsgrad", "maximize", "capturable", "differentiable"):
+                group.setdefault(name, False)
+            for name in ("foreach", "fused"):
+                group.setdefault(name, None)
+            for name in OWN_OPTIONS:
+                group.setdefault(name, self.defaults[name])
             group["decoupled_weight_decay"] = True
             for p in group["params"]:
                 step = self.state[p].get("step") if p in self.state else None
                 if step is not None and not isinstance(step, Tensor):
-                    on_device = group["capturable"] or group["fused"]
-                    self.state[p]["step"] = torch.tensor(
-                        float(step), dtype=torch.float32, device=p.device if on_device else "cpu"
-                    )
+                    self.state[p]["step"] = _count(float(step), p, group)
         if any(group["fused"] for group in self.param_groups):
             self._step_supports_amp_scaling = True
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load as in torch. What the saved groups do not say, as those of torch's AdamW say nothing of ``l2``,
+        stays.
+        """
+        before = [{name: group[name] for name in OWN_OPTIONS} for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, own, saved in zip(self.param_groups, before, state_dict["param_groups"], strict=True):
+            group.update({name: value for name, value in own.items() if name not in saved})
+            for p, number in zip(group["params"], saved["params"], strict=True):
+                dtype = _state_dtype(p, group)
+                if number in state_dict["state"] and dtype != p.dtype:  # torch has rounded them to the parameter's
+                    moments = {n: t for n, t in state_dict["state"][number].items() if n in MOMENTS}
+                    self.state[p].update({n: t.to(p.device, dtype) for n, t in moments.items()})
+
+
+def _state_dtype(p: Tensor, group: dict) -> torch.dtype:
+    return group["state_dtype"] if group["state_dtype"] is not None and not p.is_complex() else p.dtype
+
+
+def _count(value: float, p: Tensor, group: dict) -> Tensor:
+    """A step count where the group wants it: torch's dtype for it, on the CPU or beside the parameter."""
+    dtype = torch.float64 if torch.get_default_dtype() == torch.float64 and not group["fused"] else torch.float32
+    return torch.tensor(value, dtype=dtype, device=p.device if group["capturable"] or group["fused"] else "cpu")
 
 
 def _why_not_triton(p: Tensor, group: dict, replicas: int | None) -> str | None:

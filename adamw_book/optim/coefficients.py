@@ -12,6 +12,22 @@ def is_vector(value) -> bool:
     return isinstance(value, Tensor) and value.numel() != 1
 
 
+def decay_rate(group: dict) -> float | Tensor:
+    """What ``weight_decay`` is multiplied with: lr; with ``lr_independent`` the factor of the schedule, lr /
+    initial_lr.
+
+    torch's schedulers note ``initial_lr`` in the group. Without it there is no schedule to follow: the factor is 1.
+    """
+    lr, initial = group["lr"], group.get("initial_lr")
+    if not group["lr_independent"]:
+        return lr
+    if initial is None:
+        return 1.0
+    if isinstance(lr, Tensor) or isinstance(initial, Tensor):
+        return (lr / initial).nan_to_num(nan=1.0)
+    return lr / initial if initial else 1.0
+
+
 def replicas_of(group: dict) -> int | None:
     """The number of replicas that a group's vectors agree on, None where it has none."""
     named = [(name, group[name]) for name in COEFFICIENTS] + [
@@ -36,17 +52,23 @@ def replicas_of(group: dict) -> int | None:
 
 
 def check_leading_axis(p: Tensor, replicas: int | None, group: dict) -> None:
-    if replicas is None or (p.dim() and p.shape[0] == replicas):
+    """Whether a group's vectors fit one of its parameters: a value for each replica, and all replicas here."""
+    if replicas is None:
         return
     named = [(name, group[name]) for name in COEFFICIENTS] + [
         (f"betas[{i}]", beta) for i, beta in enumerate(group["betas"])
     ]
     name = next(name for name, value in named if is_vector(value))
-    raise ValueError(
-        f"Tensor {name} must be 1-element, or hold one value for each replica along the leading axis of every "
-        "parameter of its group; "
-        f"got {replicas} values and a parameter of shape {tuple(p.shape)}"
-    )
+    if p.dim() == 0 or p.shape[0] != replicas:
+        raise ValueError(
+            f"Tensor {name} must be 1-element, or hold one value for each replica along the leading axis of every "
+            f"parameter of its group; got {replicas} values and a parameter of shape {tuple(p.shape)}"
+        )
+    if any(placement.is_shard(0) for placement in getattr(p, "placements", ())):
+        raise ValueError(
+            f"{name}: the replicas of a parameter of shape {tuple(p.shape)} are spread over processes; "
+            "shard another axis, or give each process replicas and vectors of its own"
+        )
 
 
 def check_arguments(lr, betas, eps, weight_decay, l2, *, foreach, capturable) -> None:

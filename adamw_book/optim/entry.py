@@ -1,5 +1,7 @@
 """One parameter that has a gradient, as the backends see it."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import Parameter
@@ -21,6 +23,13 @@ def numbers(t: Tensor) -> Tensor:
     return torch.view_as_real(t) if t.is_complex() else t
 
 
+def sharding(t: Tensor) -> tuple:
+    """The process groups over which a DTensor's elements are spread; () for a tensor that is here in full."""
+    if not hasattr(t, "device_mesh"):
+        return ()
+    return tuple(t.device_mesh.get_group(i) for i, placement in enumerate(t.placements) if placement.is_shard())
+
+
 def is_dense(t: Tensor, replicas: int | None) -> bool:
     """Whether the elements fill their memory without gaps, each replica's in one piece."""
     expected = 1
@@ -31,15 +40,40 @@ def is_dense(t: Tensor, replicas: int | None) -> bool:
     return t.numel() == 0 or replicas in (None, 1) or t.stride(0) * replicas == t.numel()
 
 
-class Entry:
-    """A parameter with its group, its state and the number of its replicas (1 without vectors)."""
+class Flags(NamedTuple):
+    """What of a group decides where its parameters go and how the kernel is compiled."""
 
-    def __init__(self, param: Tensor, group: dict, state: dict, replicas: int | None) -> None:
-        self.param, self.group, self.state, self.replicas = param, group, state, replicas or 1
+    counts_on_device: bool
+    amsgrad: bool
+    maximize: bool
+    differentiable: bool
+    cautious: bool
+    stochastic_rounding: bool
+    vector_betas: bool
+
+    @classmethod
+    def of(cls, group: dict) -> "Flags":
+        beta1, beta2 = group["betas"]
+        return cls(
+            bool(group["capturable"] or group["fused"]),
+            bool(group["amsgrad"]),
+            bool(group["maximize"]),
+            bool(group["differentiable"]),
+            bool(group["cautious"]),
+            bool(group["stochastic_rounding"]),
+            is_vector(beta1) or is_vector(beta2),
+        )
+
+
+class Entry:
+    """A parameter with its number in the optimizer, its group, its state and the number of its replicas (1 without
+    vectors)."""
+
+    def __init__(self, param: Tensor, index: int, group: dict, state: dict, replicas: int | None) -> None:
+        self.param, self.index, self.group, self.state, self.replicas = param, index, group, state, replicas or 1
         self.exp_avg, self.exp_avg_sq, self.step = state["exp_avg"], state["exp_avg_sq"], state["step"]
         self.max_exp_avg_sq = state["max_exp_avg_sq"] if group["amsgrad"] else None
-        self.grad_dtype = param.grad.dtype
-        self.device, self.dtype = param.device, param.dtype
+        self.device, self.dtype, self.grad_dtype = param.device, param.dtype, param.grad.dtype
 
     @property
     def moments(self) -> list[Tensor]:
@@ -50,12 +84,10 @@ class Entry:
     def kind(self) -> tuple:
         """Entries of one kind go into one launch of the kernel."""
         dtypes = self.dtype, self.grad_dtype, self.exp_avg.dtype, self.step.dtype
-        return self.device, dtypes, flags(self.group)[:3]
+        return self.device, dtypes, Flags.of(self.group)._replace(vector_betas=False), self.replicas
 
     def fits(self) -> bool:
-        """Whether gradient and state are still of the kind, and the tensors the ones, that were sorted at the
-        last step.
-        """
+        """Whether gradient and state are still the tensors, and of the kind, that were sorted at the last step."""
         grad, state = self.param.grad, self.state
         return (
             grad is not None
@@ -65,12 +97,3 @@ class Entry:
             and state.get("exp_avg") is self.exp_avg
             and state.get("exp_avg_sq") is self.exp_avg_sq
         )
-
-
-def flags(group: dict) -> tuple[bool, ...]:
-    """What of a group decides where its parameters go: (steps on device, amsgrad, maximize, differentiable,
-    vectors as betas).
-    """
-    on_device = bool(group["capturable"] or group["fused"])
-    vectors = is_vector(group["betas"][0]) or is_vector(group["betas"][1])
-    return on_device, bool(group["amsgrad"]), bool(group["maximize"]), bool(group["differentiable"]), vectors

@@ -38,6 +38,7 @@ def adamw_(
     beta2: float,
     eps: float,
     weight_decay: Coefficient,
+    decay_rate: Coefficient,
     l2: Coefficient,
     maximize: bool,
 ) -> None:
@@ -50,7 +51,8 @@ def adamw_(
     states = exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps
     options = {"amsgrad": bool(max_exp_avg_sqs), "beta1": beta1, "beta2": beta2, "eps": eps}
     options |= {"grad_scale": None, "found_inf": None}
-    penalized, decayed = (bool(c.any()) if isinstance(c, Tensor) else c != 0 for c in (l2, weight_decay))
+    decay = decay_rate * weight_decay
+    penalized, decayed = (bool(c.any()) if isinstance(c, Tensor) else c != 0 for c in (l2, decay))
     if penalized and (decayed or isinstance(l2, Tensor) or isinstance(lr, Tensor)):
         penalty = torch._foreach_mul(params, _columns(l2, params))
         (torch._foreach_sub_ if maximize else torch._foreach_add_)(penalty, grads)
@@ -59,13 +61,13 @@ def adamw_(
         torch._foreach_zero_(scratch)
         torch._fused_adamw_(scratch, grads, *states, lr=1.0, weight_decay=0.0, maximize=maximize, **options)
         if decayed:
-            torch._foreach_mul_(params, _columns(1 - lr * weight_decay, params))
+            torch._foreach_mul_(params, _columns(1 - decay, params))
         torch._foreach_addcmul_(params, scratch, _columns(lr, params))
     elif penalized:
         torch._fused_adam_(params, grads, *states, lr=lr, weight_decay=l2, maximize=maximize, **options)
     else:
-        if isinstance(weight_decay, Tensor):
-            torch._foreach_mul_(params, _columns(1 - lr * weight_decay, params))
+        if isinstance(decay, Tensor) or decay != lr * weight_decay:
+            torch._foreach_mul_(params, _columns(1 - decay, params))
             weight_decay = 0.0
         torch._fused_adamw_(params, grads, *states, lr=lr, weight_decay=weight_decay, maximize=maximize, **options)
 

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from . import fused_cpu, reference
-from .coefficients import COEFFICIENTS, is_vector
-from .entry import Entry, local, numbers
+from .coefficients import decay_rate, is_vector
+from .entry import Entry, local, numbers, sharding
+from .explanation import sums_of
 
 _ONE = torch.tensor(1.0)
 
@@ -15,28 +16,57 @@ class Bundle:
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries, self.group = entries, entries[0].group
+        self.device, self.replicas, self.sharding = entries[0].device, entries[0].replicas, sharding(entries[0].param)
         self.steps = [e.step for e in entries]
+        self.sums: list[Tensor] = []
 
     def fits(self) -> bool:
         """Whether the parameters would be sorted here again."""
         return all(e.fits() and e.param.dtype is e.dtype and e.param.device == e.device for e in self.entries)
 
-    def step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        """Take one step. Gradients of a scaled loss are unscaled in place, as torch's fused step leaves them."""
+    def squares(self) -> Tensor:
+        """Each replica's sum of squared gradients (R,)."""
+        grads = [numbers(e.param.grad) for e in self.entries]
+        rows = [g.reshape(self.replicas, g.numel() // self.replicas) for g in grads]
+        dtype = torch.promote_types(rows[0].dtype, torch.float32)
+        return torch.stack([torch.linalg.vector_norm(row, dim=1, dtype=dtype).square() for row in rows]).sum(0)
+
+    def step(
+        self,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+        squares: Tensor | None,
+        max_norm: float | None,
+        explain: bool,
+    ) -> None:
+        """Take one step. Gradients of a scaled loss are unscaled in place, as torch's fused step leaves them; clipping
+        leaves them as they are."""
         if found_inf is not None and found_inf.item():
             return
         if grad_scale is not None:
+            grad_scale = grad_scale.squeeze()
             for e in self.entries:
                 e.param.grad.div_(grad_scale.to(e.param.grad.device))
+        grads = [numbers(e.param.grad) for e in self.entries]
+        if squares is not None:
+            norm = squares.sqrt() if grad_scale is None else squares.sqrt() / grad_scale
+            clip = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            grads = [
+                g * clip.to(g.device, g.dtype).view(-1, *[1] * (g.dim() - 1)) if g.dim() else g * clip[0] for g in grads
+            ]
         if self.steps[0].is_cpu:
             torch._foreach_add_(self.steps, _ONE, alpha=1.0)
         else:
             torch._foreach_add_(self.steps, 1)
-        self.update()
+        self.update(grads, explain)
 
-    def update(self) -> None:
+    def update(self, grads: list[Tensor], explain: bool) -> None:
         """Compute the new parameters and moments; ``steps`` have been counted."""
         raise NotImplementedError
+
+    def explained(self) -> dict[Tensor, Tensor]:
+        """parameter → Σθ², Σd², Σu², Σdu of the last step that was to be explained, shape (R, 4)."""
+        return {e.param: sums for e, sums in zip(self.entries, self.sums, strict=True)} if self.sums else {}
 
 
 class Fused(Bundle):
@@ -56,13 +86,13 @@ class Fused(Bundle):
             local(e.param) is p and p.is_contiguous() for e, p in zip(self.entries, self.params, strict=True)
         )
 
-    def update(self) -> None:
+    def update(self, grads: list[Tensor], explain: bool) -> None:
         group, dtype = self.group, self.params[0].dtype
-        if any(is_vector(group[name]) for name in COEFFICIENTS) and not self.scratch:
+        if is_vector(group["lr"]) and not self.scratch:
             self.scratch = [torch.empty_like(p) for p in self.params]
         fused_cpu.adamw_(
             self.params,
-            [numbers(e.param.grad).to(dtype).contiguous() for e in self.entries],
+            [g.to(dtype).contiguous() for g in grads],
             self.exp_avgs,
             self.exp_avg_sqs,
             self.max_exp_avg_sqs,
@@ -70,6 +100,7 @@ class Fused(Bundle):
             self.scratch,
             lr=_number_or_vector(group["lr"]),
             weight_decay=_number_or_vector(group["weight_decay"]),
+            decay_rate=_number_or_vector(decay_rate(group)),
             l2=_number_or_vector(group["l2"]),
             beta1=float(group["betas"][0]),
             beta2=float(group["betas"][1]),
@@ -81,26 +112,33 @@ class Fused(Bundle):
 class Reference(Bundle):
     """Parameters of any kind, one after the other, through the tensor algebra of reference.py."""
 
-    def update(self) -> None:
+    def update(self, grads: list[Tensor], explain: bool) -> None:
         group = self.group
-        tensors_count = group["capturable"] or group["fused"] or group["differentiable"]
-        for e in self.entries:
-            moments = [numbers(m) for m in e.moments]
-            device = moments[0].device
-            reference.adamw_(
-                numbers(e.param),
-                numbers(e.param.grad),
-                *moments,
-                step=_double(e.step, device) if tensors_count else e.step.item(),
-                lr=_double(group["lr"], device),
-                weight_decay=_double(group["weight_decay"], device),
-                l2=_double(group["l2"], device),
-                beta1=_double(group["betas"][0], device),
-                beta2=_double(group["betas"][1], device),
+        count_is_tensor = group["capturable"] or group["fused"] or group["differentiable"]
+        self.sums = []
+        for e, grad in zip(self.entries, grads, strict=True):
+            param = numbers(e.param)
+            before = param.clone() if explain else None
+            new = reference.adamw_(
+                param,
+                grad,
+                *(numbers(m) for m in e.moments),
+                step=_double(e.step, param.device) if count_is_tensor else e.step.item(),
+                lr=_double(group["lr"], param.device),
+                weight_decay=_double(group["weight_decay"], param.device),
+                decay_rate=_double(decay_rate(group), param.device),
+                l2=_double(group["l2"], param.device),
+                beta1=_double(group["betas"][0], param.device),
+                beta2=_double(group["betas"][1], param.device),
                 eps=group["eps"],
                 maximize=group["maximize"],
+                cautious=group["cautious"],
                 differentiable=group["differentiable"],
+                stochastic_rounding=group["stochastic_rounding"],
+                index=e.index,
             )
+            if explain:
+                self.sums.append(sums_of(before, new.decay_step, new.gradient_step, e.replicas))
 
 
 def _double(value: float | Tensor, device: torch.device) -> float | Tensor:

@@ -1,44 +1,81 @@
 """How an optimizer's step is carried out: its parameters sorted into bundles, each for one backend, kept while they
-stay the same.
-"""
+stay the same."""
 
 from operator import is_
 
+import torch
 from torch import Tensor
 
 from .coefficients import replicas_of
-from .entry import Entry, flags
+from .entry import Entry, Flags, sharding
+from .explanation import Explanation
 from .host import Fused, Reference
 
 
 class Plan:
     """Bundles that together update every parameter with a gradient."""
 
-    def __init__(self, groups: list[dict], entries: list[tuple[str, Entry]], idle: list[Tensor]) -> None:
+    def __init__(
+        self, groups: list[dict], entries: list[tuple[str, Entry]], idle: list[Tensor], explain: bool = False
+    ) -> None:
         """``entries``: (backend, entry) of each parameter with a gradient; ``idle``: the parameters without."""
-        self.idle = idle
-        self.groups = [(group, list(group["params"]), flags(group), replicas_of(group)) for group in groups]
+        self.idle, self.explain = idle, explain
+        self.groups = [(group, list(group["params"]), Flags.of(group), replicas_of(group)) for group in groups]
         bundles: dict[tuple, list[Entry]] = {}
         for backend, entry in entries:
-            kind = entry.kind if backend == "triton" else (id(entry.group), entry.param.dtype)
-            bundles.setdefault((backend, *kind), []).append(entry)
+            kind = entry.kind if backend == "triton" else (id(entry.group), entry.dtype, entry.device)
+            bundles.setdefault((backend, sharding(entry.param), *kind), []).append(entry)
         self.bundles = [_bundle(backend, same) for (backend, *_), same in bundles.items()]
 
-    def fits(self, groups: list[dict]) -> bool:
+    def fits(self, groups: list[dict], explain: bool) -> bool:
         """Whether parameters, gradients, state and flags still are what was sorted; a look at each, no more."""
-        if len(groups) != len(self.groups):
+        if len(groups) != len(self.groups) or explain != self.explain:
             return False
-        for now, (group, params, group_flags, replicas) in zip(groups, self.groups, strict=True):
-            if now is not group or flags(now) != group_flags or replicas_of(now) != replicas:
+        for now, (group, params, flags, replicas) in zip(groups, self.groups, strict=True):
+            if now is not group or Flags.of(now) != flags or replicas_of(now) != replicas:
                 return False
             if len(now["params"]) != len(params) or not all(map(is_, now["params"], params)):
                 return False
         return all(p.grad is None for p in self.idle) and all(bundle.fits() for bundle in self.bundles)
 
-    def step(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    def step(self, grad_scale: Tensor | None, found_inf: Tensor | None, max_norm: float | None) -> None:
         """Update everything, bundle by bundle."""
+        squares = self._squares() if max_norm is not None else {}
         for bundle in self.bundles:
-            bundle.step(grad_scale, found_inf)
+            bundle.step(grad_scale, found_inf, squares.get((bundle.replicas, bundle.device)), max_norm, self.explain)
+
+    @property
+    def captured(self) -> bool:
+        """Whether a CUDA graph holds this plan's memory."""
+        return any(getattr(bundle, "captured", False) for bundle in self.bundles)
+
+    def explanation(self) -> dict[Tensor, Explanation]:
+        """parameter → what its last step was made of. With shards on several processes each of them must ask."""
+        explained = {}
+        for bundle in self.bundles:
+            for param, sums in bundle.explained().items():
+                sums = _over(bundle.sharding, sums)
+                explained[param] = Explanation.of(sums if bundle.replicas > 1 else sums[0])
+        return explained
+
+    def _squares(self) -> dict[tuple, Tensor]:
+        """(replicas, device) → sums of squared gradients (R,), over all bundles and processes.
+
+        The replicas of an ensemble are models of their own, and clipped as such; all other parameters are one model.
+        """
+        totals: dict[int, Tensor] = {}
+        for bundle in self.bundles:
+            squares = _over(bundle.sharding, bundle.squares())
+            known = totals.get(bundle.replicas)
+            totals[bundle.replicas] = squares if known is None else known + squares.to(known.device, known.dtype)
+        return {(b.replicas, b.device): totals[b.replicas].to(b.device) for b in self.bundles}
+
+
+def _over(groups: tuple, values: Tensor) -> Tensor:
+    """The sum of ``values`` over the processes that hold the shards."""
+    for group in groups:
+        torch.distributed.all_reduce(values, group=group)
+    return values
 
 
 def _bundle(backend: str, entries: list[Entry]):

@@ -6,6 +6,7 @@ kernel_cases.py`` runs all cases in a process of their own and prints one JSON l
 wrong, or null.
 """
 
+import argparse
 import importlib.util
 import json
 import os
@@ -16,12 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from option_checks import CHECKS
 from seven_steps import assert_same_training, parameters
 from torch import Tensor
 from torch.testing._internal.common_optimizers import optim_inputs_func_adamw
 
 from adamw_book import optim
-from adamw_book.optim import AdamW, reference
+from adamw_book.optim import AdamW, reference, work_table
 
 F32, BF16, F16, F64 = torch.float32, torch.bfloat16, torch.float16, torch.float64
 # Relative and absolute error of one step. The interpreter rounds float32 → bfloat16 towards zero: one unit in the last
@@ -33,6 +35,7 @@ SHAPES = [(), (0,), (1,), (7,), (33, 31), (1024,), (1025,), (2, 1536), (2055,)]
 ROWS = [(1,), (10,), (33,), (1024,), (1031,), (2051,), (0,)]
 R = 3
 LR, DECAY, L2 = torch.tensor([0.1, 0.0, 0.01]), torch.tensor([0.5, 1.0, 0.0]), torch.tensor([0.0, 0.3, 1.0])
+PLAIN = {"weight_decay": 0.01, "l2": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "maximize": False}
 BETA1, BETA2 = torch.tensor([0.9, 0.0, 0.5]), torch.tensor([0.999, 0.9, 0.0])
 
 
@@ -143,9 +146,9 @@ def check_neighbours(device: str) -> None:
         assert (b[: i + 1] == 7).all() and (b[i + 1 + p.numel() :] == 7).all() and (p < 6.99).all()
 
 
-def check_torch_configuration(device: str, kwargs: dict) -> None:
+def check_torch_configuration(device: str, kwargs: dict, dtype: torch.dtype = F32) -> None:
     """torch's own configuration through torch's seven steps."""
-    params, other = parameters(device=device), parameters(device=device)
+    params, other = parameters(dtype, device), parameters(dtype, device)
     numbers = {
         k: v.item() if isinstance(v, Tensor) else v for k, v in kwargs.items() if k not in ("capturable", "betas")
     }
@@ -159,6 +162,21 @@ def check_torch_configuration(device: str, kwargs: dict) -> None:
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+def check_layouts(device: str) -> None:
+    """Dense parameters of any order of axes, and gradients of another order."""
+    generator = torch.Generator().manual_seed(0)
+    for arrange in (lambda x: x.contiguous(memory_format=torch.channels_last), lambda x: x.transpose(1, 3)):
+        start, grad = (values((3, 4, 5, 4), generator, F32, device) for _ in range(2))
+        for lr in (0.1, torch.tensor([0.1, 0.2, 0.3], device=device)):
+            p = arrange(start.clone())
+            p.grad = grad
+            want = coefficients({"lr": lr} | PLAIN, p)
+            moments = [torch.zeros_like(p, dtype=F64)] * 2
+            expected = reference.adamw(p.double(), grad.double(), *moments, step=1, **want)
+            AdamW([p], lr=lr, backend="triton").step()
+            torch.testing.assert_close(p.double(), expected[0])
 
 
 def check_overflow_skips(device: str) -> None:
@@ -210,6 +228,49 @@ def check_table_is_kept(device: str) -> None:
     assert third is not second
     optimizer.load_state_dict(optimizer.state_dict())
     assert table() is not third
+
+
+def check_capture(device: str) -> None:
+    """A step recorded into a graph keeps its table; what comes after takes another, and the same step counts.
+
+    The recording is pretended, so that this runs in the interpreter; test_cuda_graphs.py has the real one.
+    """
+    original, recording = work_table.capturing, [False]
+    work_table.capturing = lambda device: recording[0]
+    try:
+        params = [torch.ones(5, device=device), torch.ones(3, 4, device=device)]
+        optimizer = AdamW(params, lr=torch.tensor(0.1, device=device), capturable=True, backend="triton")
+
+        def step(grads):
+            for p, g in zip(params, grads, strict=True):
+                p.grad = g
+            optimizer.step()
+            return optimizer._plan
+
+        grads = [[torch.ones_like(p) for p in params] for _ in range(4)]
+        recording[0] = True
+        try:
+            step(grads[0])
+            raise RuntimeWarning("a first step under capture was taken")
+        except RuntimeError as error:
+            assert "take one with the same parameters first" in str(error)
+        recording[0] = False
+        eager = step(grads[0])
+        counts = optimizer.state[params[0]]["step"]
+        recording[0] = True
+        assert step(grads[1]) is eager, "the table must not be built anew while a graph is recorded"
+        assert step(grads[1]) is eager
+        try:
+            step(grads[2])
+            raise RuntimeWarning("gradients moved within a graph")
+        except RuntimeError as error:
+            assert "a second time" in str(error)
+        recording[0] = False
+        assert step(grads[3]) is not eager
+        assert eager in optimizer._captured
+        assert optimizer.state[params[0]]["step"].data_ptr() == counts.data_ptr()
+    finally:
+        work_table.capturing = original
 
 
 def check_user_sets_the_count(device: str) -> None:
@@ -299,29 +360,47 @@ def cases() -> Iterator[tuple[str, Callable[[str], None]]]:
             f"torch's configuration: {config.desc}",
             lambda device, kwargs=config.kwargs: check_torch_configuration(device, kwargs),
         )
+    for config in optim_inputs_func_adamw("cpu"):
+        yield (
+            f"torch's configuration, complex: {config.desc}",
+            lambda device, kwargs=config.kwargs: check_torch_configuration(device, kwargs, torch.complex64),
+        )
+    for name, check in CHECKS.items():
+        yield f"option: {name}", lambda device, check=check: check(device, "triton")
     for check in (
         check_neighbours,
+        check_layouts,
         check_overflow_skips,
         check_scaled_gradients_return_unscaled,
         check_table_is_kept,
+        check_capture,
         check_user_sets_the_count,
     ):
         yield check.__name__.removeprefix("check_").replace("_", " "), check
 
 
 WATCHFUL = [f"tensors, f32, {flags}" for flags in ("plain", "large eps", "l2", "amsgrad", "maximize")]
+WATCHFUL += ["replicas, f32, plain"]
+WATCHFUL += [f"option: {name}" for name in ("cautious", "max norm", "max norm of scaled gradients", "explanation")]
+WATCHFUL += ["option: stochastic rounding as the reference"]
 
 
 def run_interpreted(*arguments: str) -> dict[str, str | None]:
-    """{name: what went wrong, or None}, from this file in a process of its own with Triton's interpreter."""
+    """{name: what went wrong, or None}, from this file in two processes of its own with Triton's interpreter."""
     here = Path(__file__)
     path = os.pathsep.join([str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
-    run = subprocess.run(
-        [sys.executable, here, *arguments], env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert run.returncode == 0, run.stderr
-    return dict(map(json.loads, run.stdout.splitlines()))
+    commands = [[sys.executable, here, "--half", str(half), *arguments] for half in (0, 1)]
+    runs = [
+        subprocess.Popen(c, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for c in commands
+    ]
+    found = {}
+    for run in runs:
+        out, error = run.communicate(timeout=900)
+        assert run.returncode == 0, error
+        found |= dict(map(json.loads, out.splitlines()))
+    return found
 
 
 def failure_of(check: Callable[[str], None]) -> str | None:
@@ -331,20 +410,24 @@ def failure_of(check: Callable[[str], None]) -> str | None:
         return traceback.format_exc(limit=-3)
 
 
-def main(kernels: str | None) -> None:
-    """All cases with the package's kernel, or the watchful ones with each kernel of a folder."""
+def main(half: int, kernels: str | None) -> None:
+    """Every second case with the package's kernel, or the watchful ones with every second kernel of a folder."""
+    checks = dict(cases())
     if kernels is None:
-        for name, check in cases():
-            print(json.dumps([name, failure_of(check)]), flush=True)
+        for name in list(checks)[half::2]:
+            print(json.dumps([name, failure_of(checks[name])]), flush=True)
         return
-    watchful = [check for name, check in cases() if name in WATCHFUL]
-    for path in sorted(Path(kernels).glob("*.py")):
+    for path in sorted(Path(kernels).glob("*.py"))[half::2]:
         spec = importlib.util.spec_from_file_location("adamw_book.optim.triton_kernel", path)
         optim.triton_kernel = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(optim.triton_kernel)
-        print(json.dumps([path.stem, next((f for check in watchful if (f := failure_of(check))), None)]), flush=True)
+        failures = (failure_of(checks[name]) for name in WATCHFUL)
+        print(json.dumps([path.stem, next(filter(None, failures), None)]), flush=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[sys.argv.index("--kernels") + 1] if "--kernels" in sys.argv else None)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--half", type=int, required=True)
+    parser.add_argument("--kernels")
+    main(**vars(parser.parse_args()))

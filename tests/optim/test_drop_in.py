@@ -140,9 +140,11 @@ def test_state_dict_moves_between_the_two(direction, names, amsgrad):
     assert ("param_names" in target.param_groups[0]) == names
 
 
-def test_group_keys_are_torchs_and_l2():
+def test_groups_hold_torchs_options_and_our_own():
     mine, theirs = AdamW(parameters()).param_groups[0], torch.optim.AdamW(parameters()).param_groups[0]
-    assert set(mine) - {"l2", "decoupled_weight_decay"} == set(theirs) - {"decoupled_weight_decay"}
+    own = {"l2", "lr_independent", "cautious", "stochastic_rounding", "state_dtype"}
+    assert set(mine) - set(theirs) - {"decoupled_weight_decay"} == own
+    assert not set(theirs) - set(mine)
 
 
 def test_state_of_an_older_torch_loads():

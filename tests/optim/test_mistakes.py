@@ -15,11 +15,7 @@ from adamw_book.optim import host
 OPTIM = Path(optim.__file__).parent
 # mistake → the replacements in a backend's source that make it
 REFERENCE_MISTAKES = {
-    "decay after the step": {
-        "* param - lr / (1 - beta1**step) * exp_avg / denominator": (
-            "* (param - lr / (1 - beta1**step) * exp_avg / denominator)"
-        )
-    },
+    "decay after the step": {"* weight_decay * param\n": "* weight_decay * (param - gradient_step)\n"},
     "eps inside the root": {
         "(second_moment / (1 - beta2**step)).sqrt() + eps": "(second_moment / (1 - beta2**step) + eps).sqrt()"
     },
@@ -31,17 +27,17 @@ REFERENCE_MISTAKES = {
     },
     "no square root": {"(second_moment / (1 - beta2**step)).sqrt()": "(second_moment / (1 - beta2**step))"},
     "beta of the other moment": {"beta2 * exp_avg_sq + (1 - beta2)": "beta1 * exp_avg_sq + (1 - beta1)"},
-    "decay without the learning rate": {"(1 - lr * weight_decay)": "(1 - weight_decay)"},
+    "decay without the learning rate": {"(lr if decay_rate is None else decay_rate)": "1"},
     "maximize ignored": {"(-grad if maximize else grad)": "grad"},
     "AMSGrad without its maximum": {"torch.maximum(max_exp_avg_sq, exp_avg_sq)": "exp_avg_sq"},
 }
 KERNEL_MISTAKES = {
-    "decay after the step": {"-step_size, keep * param)": "-step_size, param) * keep"},
+    "decay after the step": {"decay_step = decay * param": "decay_step = decay * (param - gradient_step)"},
     "eps inside the root": {
         "tl.fma(root(largest), inverse_root, eps)": "root(largest * inverse_root * inverse_root + eps)"
     },
-    "first moment not corrected": {"divide(lr, one_minus_exp(step * log1))": "lr"},
-    "second moment not corrected": {"divide(1.0 + 0 * lr, root(one_minus_exp(step * log2)))": "1.0 + 0 * lr"},
+    "first moment not corrected": {"divide(lr, one_minus_exp(step * tl.load(moments + 2)))": "lr"},
+    "second moment not corrected": {"divide(one, root(one_minus_exp(step * tl.load(moments + 3))))": "one"},
     "l2 after the moments": {
         "grad = tl.fma(param, l2, grad)": "grad += 0 * l2",
         "divide(exp_avg, denominator)": "divide(tl.fma(param, l2, exp_avg), denominator)",
@@ -50,13 +46,27 @@ KERNEL_MISTAKES = {
     "beta of the other moment": {
         "grad * new2, grad, exp_avg_sq * (1 - new2)": "grad * new1, grad, exp_avg_sq * (1 - new1)"
     },
-    "decay without the learning rate": {"1 - lr * weight_decay": "1 - weight_decay"},
+    "decay without the learning rate": {"decay *= coefficient(entry, tensors, row, DECAY_RATE, COMPUTE)": "decay *= 1"},
     "maximize ignored": {"grad = -grad": "grad = grad"},
     "AMSGrad without its maximum": {"tl.maximum(largest, exp_avg_sq, propagate_nan=tl.PropagateNan.ALL)": "exp_avg_sq"},
+    "cautious the wrong way round": {"exp_avg * param >= 0": "exp_avg * param < 0"},
+    "clipped by the scaled norm": {
+        "norm = divide(root(tl.load(squares_ptr + row).to(COMPUTE)), grad_scale)": (
+            "norm = root(tl.load(squares_ptr + row).to(COMPUTE))"
+        )
+    },
+    "norm without the ends of rows": {"tl.sum(total) + tl.sum(ends)": "tl.sum(total)"},
+    "norm of the first part only": {"tl.sum(parts))": "tl.load(partial_ptr + row * programs))"},
+    "rounded always up": {"(bits & 0xFFFF)": "0xFFFF"},
+    "explained without the ends of rows": {
+        "products += tl.where(mask, decay_step * gradient_step, 0.0)": "products += 0"
+    },
+    "explained after the step": {"tl.sum(param * param)": "tl.sum((param - decay_step) * (param - decay_step))"},
+    "coefficients of the first replica": {"address + row * tl.load(entry + (column + 1) * tensors)": "address"},
 }
 FUSED_MISTAKES = {
     "no decay": {"if decayed:": "if False:"},
-    "decay without the learning rate": {"1 - lr * weight_decay": "1 - weight_decay"},
+    "decay without the learning rate": {"decay = decay_rate * weight_decay": "decay = weight_decay"},
     "step taken before the decay": {
         "        if decayed:": (
             "        torch._foreach_addcmul_(params, scratch, _columns(lr, params))\n        if decayed:"

@@ -1,0 +1,75 @@
+"""The options that torch does not have, on every backend that takes them."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from option_checks import CHECKS, tensors
+from torch import nn
+
+from adamw_book.optim import AdamW
+
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("name", CHECKS)
+def test_option(name, backend, device):
+    CHECKS[name](device, backend)
+
+
+def test_backends_of_the_options():
+    """torch's kernel takes what it can, the reference the rest."""
+    params = tensors([(3,)])
+    half = tensors([(3,)], dtype=torch.bfloat16)
+    assert AdamW(params, lr_independent=True, max_norm=1.0).backend == "torch"
+    assert AdamW(params, cautious=True).backend == "reference"
+    assert AdamW(params, explain=True).backend == "reference"
+    assert AdamW(params, stochastic_rounding=True).backend == "torch"
+    assert AdamW(half, stochastic_rounding=True).backend == "reference"
+    assert AdamW(half, state_dtype=torch.float32).backend == "reference"
+    with pytest.raises(ValueError, match="backend: 'torch' covers .* cautious, stochastic_rounding"):
+        AdamW(params, cautious=True, backend="torch")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"max_norm": 0.0}, "Invalid max_norm value: 0.0; a number above 0, or None"),
+        ({"max_norm": -1.0}, "Invalid max_norm value: -1.0"),
+        ({"state_dtype": torch.int32}, "Invalid state_dtype: torch.int32; a floating-point dtype, or None"),
+    ],
+)
+def test_unfit_options(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        AdamW(tensors([(3,)]), **kwargs)
+
+
+def test_explanation_must_be_asked_for_before():
+    params = tensors([(3,)])
+    optimizer = AdamW(params)
+    params[0].grad = torch.ones(3)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="set optimizer.explain = True before the step"):
+        optimizer.explanation()
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"]
+)
+def test_copies_keep_the_options(duplicate):
+    options = {"l2": 0.1, "lr_independent": True, "cautious": True, "stochastic_rounding": True}
+    optimizer = AdamW([nn.Parameter(torch.ones(3))], max_norm=2.0, explain=True, state_dtype=torch.float64, **options)
+    twin = duplicate(optimizer)
+    assert (twin.max_norm, twin.explain, twin.param_groups[0]["state_dtype"]) == (2.0, True, torch.float64)
+    assert all(twin.param_groups[0][name] == value for name, value in options.items())
+
+
+def test_a_state_dict_of_torch_leaves_the_options_alone():
+    theirs = torch.optim.AdamW([nn.Parameter(torch.ones(3))], lr=0.5)
+    mine = AdamW([{"params": [nn.Parameter(torch.ones(3))], "l2": 0.25}], cautious=True)
+    mine.load_state_dict(theirs.state_dict())
+    group = mine.param_groups[0]
+    assert (group["lr"], group["l2"], group["cautious"]) == (0.5, 0.25, True)
