@@ -272,7 +272,8 @@ class _Replicas:
         order = self.orders[step - 1]
         row = torch.arange(len(order), device=order.device)[:, None]
         x, y = self.data["train"]
-        return x[row, order][self.seed_of], y[row, order][self.seed_of]
+        # index_select copies whole rows, where indexing with a tensor would copy element by element
+        return x[row, order].index_select(0, self.seed_of), y[row, order].index_select(0, self.seed_of)
 
     def advance(self, step: int) -> None:
         """Update number ``step``, from 1. Replicas share no parameter, so the gradient of the sum is each one's own."""
@@ -340,4 +341,4 @@ def _fitting_chunk(task, template, runs, splits, batch_size, device) -> int:
     if device.type == "cuda":
         return max(1, min(len(runs), int(0.5 * torch.cuda.mem_get_info(device)[0] / per_replica)))
     # a chunk that stays in the CPU's caches is faster than a larger one
-    return max(1, min(len(runs), 128, int(2**31 / per_replica)))
+    return max(1, min(len(runs), 256, int(2**31 / per_replica)))
