@@ -1,9 +1,9 @@
 """Runs per second: the ensemble against a plain loop over torch.optim.AdamW, side by side in one process.
 
 The task is that of the learning-rate × decay map: digits, MLP 64-32-10, batches of 50. The plain loop is what a
-practitioner would write for one model; it is timed in each of torch's settings for the CPU (loop, which is the default,
-foreach and fused; one thread and all), and the ensemble is compared with the default and with the fastest of them. Rounds
-of both are interleaved, so that a change in the machine's speed meets both.
+practitioner would write for one model; it is timed in each of torch's settings for the CPU (loop, which is the
+default, foreach and fused; one thread and all), and the ensemble is compared with the default and with the fastest of
+them. Rounds of both are interleaved, so that a change in the machine's speed meets both.
 
     python benchmarks/ensemble.py            prints a table
     python benchmarks/ensemble.py --record   also writes benchmarks/results/ensemble_<device>.json
