@@ -238,7 +238,8 @@ class _Replicas:
 
     def __init__(self, task, runs, splits, names, steps, batch_size, decays, betas, eps, device) -> None:
         self.task, self.runs = task, runs
-        module = task.model()
+        with _SEEDING:  # making a module draws too, and must not come between another thread's seed and its weights
+            module = task.model()
         self.apply = vmap(lambda parameters, x: functional_call(module, parameters, (x,)))
         seeds = list(runs["seed"].unique())
         self.seed_of = torch.tensor([seeds.index(seed) for seed in runs["seed"]], device=device)  # (R,)

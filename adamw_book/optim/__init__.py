@@ -3,5 +3,6 @@ is tuned.
 """
 
 from .adamw import AdamW
+from .explanation import Explanation
 
-__all__ = ["AdamW"]
+__all__ = ["AdamW", "Explanation"]

@@ -54,7 +54,7 @@ class Plan:
         explained = {}
         for bundle in self.bundles:
             for param, sums in bundle.explained().items():
-                sums = _over(bundle.sharding, sums)
+                sums = _over(bundle.sharding, sums.clone())
                 explained[param] = Explanation.of(sums if bundle.replicas > 1 else sums[0])
         return explained
 

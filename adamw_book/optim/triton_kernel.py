@@ -339,7 +339,7 @@ def launch(
     with _on(work.device):
         adamw_kernel[(work.programs,)](
             work.table, work.tensor_of_block, len(work.entries), work.blocks_a_row, work.ticks,
-            grad_scale, found_inf, squares, max_norm, work.numbers if sums is None else sums,
+            grad_scale, found_inf, squares, max_norm, work.coefficients.numbers if sums is None else sums,
             PARAM_DTYPE=param, GRAD_DTYPE=grad, STATE_DTYPE=state, STEP_DTYPE=step, COMPUTE=DTYPES[work.compute_dtype],
             AMSGRAD=work.flags.amsgrad, MAXIMIZE=work.flags.maximize, CAUTIOUS=work.flags.cautious,
             STOCHASTIC=work.flags.stochastic_rounding and param == tl.bfloat16,

@@ -1,22 +1,18 @@
 """Param groups → the rows that the kernel walks: addresses, lengths and coefficients in a table on the device.
 
-The table is built once. Each step then looks at the addresses and uploads only those columns that moved: gradients
-after ``zero_grad(set_to_none=True)``, a number that a schedule changed. Vectors are read where they live, so that
-changing one in place costs nothing here.
+The table is built once. Each step then looks at the addresses and uploads only those columns that moved, such as the
+gradients' after ``zero_grad(set_to_none=True)``.
 """
 
-import math
 from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .coefficients import decay_rate
+from .device_coefficients import DeviceCoefficients
 from .entry import Entry, local, numbers, sharding
 
-MOMENTS = 5  # (1 − β₁, 1 − β₂, ln β₁, ln β₂, ε)
-COEFFICIENTS = ("lr", "weight_decay", "decay_rate", "l2")  # in the order of the table's columns
 VECTOR = 8  # elements to which blocks are aligned: 16 bytes of the narrowest dtype
 PARTS = 1024  # programs that share the sum of squared gradients, over all replicas
 
@@ -41,8 +37,8 @@ class Column(IntEnum):
     DECAY_RATE_STRIDE = 12
     L2 = 13
     L2_STRIDE = 14
-    MOMENTS = 15
-    MOMENTS_STRIDE = 16  # 0, or the length of a row of them where a beta is a vector
+    MOMENTS = 15  # (1 − β₁, 1 − β₂, ln β₁, ln β₂, ε)
+    MOMENTS_STRIDE = 16  # 0, or their number where a beta is a vector
     STEP = 17
     INDEX = 18  # the parameter's number in the optimizer
 
@@ -64,8 +60,8 @@ class Launch:
     def __init__(self, entries: list[Entry]) -> None:
         if capturing(entries[0].device):
             raise RuntimeError(
-                "step() is recorded into a CUDA graph, but parameters, gradients or options changed since the "
-                "last step outside of a graph, or there was none; take one with the same parameters first"
+                "step() is recorded into a CUDA graph, but parameters, gradients or options changed since the last "
+                "step outside of a graph, or there was none; take one with the same parameters first"
             )
         self.entries = entries
         self.device, dtypes, self.flags, self.replicas = entries[0].kind
@@ -103,18 +99,16 @@ class Launch:
         self.sent, self.ticks = self.steps.clone(), 0.0
         self.host[Column.STEP] = self.offsets.data_ptr() + np.arange(n) * self.offsets.element_size()
 
-        width = len(COEFFICIENTS) + MOMENTS
-        self.numbers = torch.zeros(len(self.groups), width, dtype=self.compute_dtype, device=self.device)
-        self.number_rows: list[list[float]] = []
-        self.buffers: dict[tuple, Tensor] = {}
-        self.places: list[list[int]] = []
-        self.grads: list[Tensor] = []
+        self.coefficients = DeviceCoefficients(self.groups, self.device, self.compute_dtype)
+        self.buffers: dict[str, Tensor] = {}
         self.sums: Tensor | None = None
-        self.table = torch.from_numpy(self.host).to(self.device)
+        self.table = torch.from_numpy(self.host).to(self.device, copy=True)
         # Under capture an upload is recorded and reads its source at every replay: memory that stays and never changes.
-        pinned = self.device.type == "cuda" and bool(entries[0].group["capturable"])
-        self.staged_table = torch.empty(self.table.shape, dtype=torch.int64, pin_memory=pinned)
-        self.staged_numbers = torch.empty(self.numbers.shape, dtype=self.compute_dtype, pin_memory=pinned)
+        self.staged: list[Tensor] = []
+        if entries[0].group["capturable"]:
+            targets = (self.coefficients.numbers, *self.table)
+            pinned = self.device.type == "cuda"
+            self.staged = [torch.empty(t.shape, dtype=t.dtype, pin_memory=pinned) for t in targets]
         self.captured = False
 
     def fits(self) -> bool:
@@ -131,13 +125,14 @@ class Launch:
         """Each replica's sum of squared gradients (R,), in one launch."""
         from . import triton_kernel
 
-        self._find_gradients()
         parts = min(self.blocks_a_row, -(-PARTS // self.replicas))
         squares = self._buffer("squares", (self.replicas,), self.compute_dtype)
         if parts:
             partial = self._buffer("partial", (self.replicas, parts), self.compute_dtype)
             arrived = self._buffer("arrived", (self.replicas,), torch.int32)
+            grads = self._find_gradients()
             triton_kernel.sum_of_squares(self, partial, arrived, squares)
+            del grads  # the launch is queued
         return squares
 
     def step(
@@ -154,8 +149,9 @@ class Launch:
         from . import triton_kernel
 
         self._count(found_inf)
-        self._find_gradients()
-        self._find_coefficients()
+        grads = self._find_gradients()
+        for column, values in enumerate(self.coefficients.places(self._upload).T, start=Column.LR):
+            self._write(column, values[self.group_of])
         self.sums = self._buffer("sums", (self.programs, 4), self.compute_dtype) if explain else None
         if self.programs:
             triton_kernel.launch(
@@ -166,6 +162,7 @@ class Launch:
                 max_norm=max_norm or 0.0,
                 sums=self.sums,
             )
+        del grads  # the launch is queued
         self.captured |= capturing(self.device)
 
     def explained(self) -> dict[Tensor, Tensor]:
@@ -175,7 +172,7 @@ class Launch:
         by_block = self.sums.double().view(self.replicas, self.blocks_a_row, 4)
         totals = by_block.new_zeros(self.replicas, len(self.entries), 4)
         totals.index_add_(1, self.tensor_of_block.long(), by_block)
-        return {e.param: totals[:, i] for i, e in enumerate(self.entries)}
+        return {e.param: totals[:, i].contiguous() for i, e in enumerate(self.entries)}
 
     def _count(self, found_inf: Tensor | None) -> None:
         """Count one step, none where ``found_inf`` is 1. A count that was changed from outside is believed."""
@@ -188,77 +185,37 @@ class Launch:
         self.steps.add_(1)
         self.ticks += 1
 
-    def _find_gradients(self) -> None:
-        self.grads = [local(e.param.grad) if self.sharded else e.param.grad for e in self.entries]
-        for i, (grad, stride) in enumerate(zip(self.grads, self.strides, strict=True)):
+    def _find_gradients(self) -> list[Tensor]:
+        """Write the gradients' addresses; return the tensors, which must live until the launch.
+
+        A gradient of another layout than its parameter's is copied into that layout. No gradient is kept from step to
+        step: ``zero_grad(set_to_none=True)`` is to free it.
+        """
+        grads = [local(e.param.grad) if self.sharded else e.param.grad for e in self.entries]
+        for i, (grad, stride) in enumerate(zip(grads, self.strides, strict=True)):
             if not grad.is_contiguous() if stride is None else grad.stride() != stride:
-                self.grads[i] = torch.empty_like(local(self.entries[i].param), dtype=grad.dtype).copy_(grad)
-        self._write(Column.GRAD, np.array([g.data_ptr() for g in self.grads], dtype=np.int64))
+                grads[i] = torch.empty_like(local(self.entries[i].param), dtype=grad.dtype).copy_(grad)
+        self._write(Column.GRAD, np.array([g.data_ptr() for g in grads], dtype=np.int64))
+        return grads
 
-    def _find_coefficients(self) -> None:
-        """Numbers go to the device where they changed; vectors that lie there are read in place, others in a copy."""
-        size = self.numbers.element_size()
-        number_rows, places = [], []
-        for i, group in enumerate(self.groups):
-            base = self.numbers.data_ptr() + i * self.numbers.shape[1] * size
-            row, place = [], []
-            values = (group["lr"], group["weight_decay"], decay_rate(group), group["l2"])
-            for j, (name, value) in enumerate(zip(COEFFICIENTS, values, strict=True)):
-                address, stride = base + j * size, 0
-                if self._is_read(value):
-                    given = any(value is group[other] for other in ("lr", "weight_decay", "l2"))
-                    value = self._as_read((i, name), value, given)
-                    address, stride, value = value.data_ptr(), value.stride(0) if value.numel() > 1 else 0, 0.0
-                row.append(float(value))
-                place += [address, stride]
-            beta1, beta2 = group["betas"]
-            if self._is_read(beta1) or self._is_read(beta2):
-                moments = self._as_read((i, "betas"), _moments(beta1, beta2, group["eps"], self.device), False)
-                place += [moments.data_ptr(), MOMENTS if moments.shape[0] > 1 else 0]
-                row += [0.0] * MOMENTS
-            else:
-                place += [base + len(COEFFICIENTS) * size, 0]
-                b1, b2 = float(beta1), float(beta2)
-                logs = [math.log(b) if b > 0 else -math.inf for b in (b1, b2)]
-                row += [1 - b1, 1 - b2, *logs, float(group["eps"])]
-            number_rows.append(row)
-            places.append(place)
-        if number_rows != self.number_rows:
-            self.number_rows = number_rows
-            self._upload(self.numbers, torch.tensor(number_rows, dtype=self.compute_dtype), self.staged_numbers)
-        if places != self.places:
-            self.places = places
-            for column, addresses in zip(
-                range(Column.LR, Column.STEP), np.array(places, dtype=np.int64).T, strict=True
-            ):
-                self._write(column, addresses[self.group_of])
-
-    def _is_read(self, value: float | Tensor) -> bool:
-        """Whether the kernel reads a coefficient's tensor: vectors, and numbers that lie on the device already."""
-        return isinstance(value, Tensor) and (value.numel() > 1 or value.device == self.device)
-
-    def _as_read(self, key: tuple, value: Tensor, given: bool) -> Tensor:
-        """The user's tensor itself where the kernel can read it; else a copy, refreshed at each step, that stays."""
-        if given and value.device == self.device and value.dtype == self.compute_dtype:
-            return value
-        return self._buffer(key, tuple(value.shape), self.compute_dtype).copy_(value)
-
-    def _buffer(self, key: object, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Zeros at first, then the same memory at every step."""
-        buffer = self.buffers.get(key)
-        if buffer is None or buffer.shape != shape:
-            buffer = self.buffers[key] = torch.zeros(shape, dtype=dtype, device=self.device)
-        return buffer
+        if name not in self.buffers:
+            self.buffers[name] = torch.zeros(shape, dtype=dtype, device=self.device)
+        return self.buffers[name]
 
     def _write(self, column: int, values: np.ndarray) -> None:
         if not np.array_equal(self.host[column], values):
             self.host[column] = values
-            self._upload(self.table[column], torch.from_numpy(self.host[column]), self.staged_table[column])
+            self._upload(self.table[column], torch.from_numpy(values))
 
-    def _upload(self, target: Tensor, values: Tensor, staged: Tensor) -> None:
+    def _upload(self, target: Tensor, values: Tensor) -> None:
         if not capturing(self.device):
             target.copy_(values)
         elif not self.captured:
+            staged = self.staged[
+                0 if target is self.coefficients.numbers else 1 + target.storage_offset() // len(target)
+            ]
             target.copy_(staged.copy_(values), non_blocking=True)
         else:
             raise RuntimeError(
@@ -275,10 +232,3 @@ def _common_buffer(steps: list[Tensor]) -> Tensor:
         if all(s.dim() == 0 and s.data_ptr() == buffer.data_ptr() + i * size for i, s in enumerate(steps)):
             return buffer
     return torch.stack([s.detach().reshape(()) for s in steps])
-
-
-def _moments(beta1: float | Tensor, beta2: float | Tensor, eps: float, device: torch.device) -> Tensor:
-    """(1 − β₁, 1 − β₂, ln β₁, ln β₂, ε) of tensor betas, shape (R, 5) or (1, 5), in float64."""
-    betas = [torch.as_tensor(b, dtype=torch.float64).to(device).reshape(-1) for b in (beta1, beta2)]
-    columns = torch.broadcast_tensors(*(1 - b for b in betas), *(b.log() for b in betas), betas[0].new_tensor([eps]))
-    return torch.stack(columns, 1)

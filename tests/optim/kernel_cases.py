@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -273,6 +274,17 @@ def check_capture(device: str) -> None:
         work_table.capturing = original
 
 
+def check_gradients_are_let_go(device: str) -> None:
+    """zero_grad(set_to_none=True) frees the gradients, in the layout of their parameter or not."""
+    p, q = torch.ones(5, device=device), torch.ones(4, 4, device=device)
+    p.grad, q.grad = torch.ones_like(p), torch.ones_like(q).t()
+    alive = [weakref.ref(t.grad) for t in (p, q)]
+    optimizer = AdamW([p, q], max_norm=1.0, backend="triton")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    assert all(ref() is None for ref in alive)
+
+
 def check_user_sets_the_count(device: str) -> None:
     """A step count that is set in place or replaced is believed."""
     for set_count in (lambda s: s["step"].fill_(100), lambda s: s.update(step=torch.tensor(100.0))):
@@ -374,6 +386,7 @@ def cases() -> Iterator[tuple[str, Callable[[str], None]]]:
         check_scaled_gradients_return_unscaled,
         check_table_is_kept,
         check_capture,
+        check_gradients_are_let_go,
         check_user_sets_the_count,
     ):
         yield check.__name__.removeprefix("check_").replace("_", " "), check

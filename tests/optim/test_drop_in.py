@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_same_message_as_torch(kwargs):
 
 def test_sparse_gradient_is_refused_as_in_torch():
     weight = nn.Parameter(torch.ones(4, 2))
-    weight.grad = torch.sparse_coo_tensor([[1]], torch.ones(1, 2), (4, 2))
+    weight.grad = torch.sparse_coo_tensor([[1]], torch.ones(1, 2), (4, 2), check_invariants=True)
     messages = []
     for cls in (AdamW, torch.optim.AdamW):
         with pytest.raises(RuntimeError) as error:
@@ -352,3 +353,16 @@ def test_gradient_scaler_in_the_step():
         )
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, **EXACT)
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_gradients_are_let_go(backend):
+    """zero_grad(set_to_none=True) frees them: no backend keeps one from step to step."""
+    params = parameters()
+    optimizer = AdamW(params, backend=backend)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    alive = [weakref.ref(p.grad) for p in params]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    assert all(ref() is None for ref in alive)

@@ -8,6 +8,7 @@ import kernel_cases
 import pytest
 import test_drop_in
 import test_replicas
+from option_checks import CHECKS
 
 from adamw_book import optim
 from adamw_book.optim import host
@@ -30,6 +31,9 @@ REFERENCE_MISTAKES = {
     "decay without the learning rate": {"(lr if decay_rate is None else decay_rate)": "1"},
     "maximize ignored": {"(-grad if maximize else grad)": "grad"},
     "AMSGrad without its maximum": {"torch.maximum(max_exp_avg_sq, exp_avg_sq)": "exp_avg_sq"},
+    "cautious the wrong way round": {"exp_avg * param >= 0": "exp_avg * param < 0"},
+    "rounded always up": {"(bits.view(x.shape) & 0xFFFF)": "0xFFFF"},
+    "every replica rounded differently": {"% max(row_length, 1) & mask": "& mask"},
 }
 KERNEL_MISTAKES = {
     "decay after the step": {"decay_step = decay * param": "decay_step = decay * (param - gradient_step)"},
@@ -102,6 +106,11 @@ def checks(backend: str | None) -> None:
         test_drop_in.test_l2_is_adams_weight_decay(0.3, backend, maximize)
     for names in (["lr", "weight_decay"], ["lr", "l2"]):
         test_replicas.check_rows({n: test_replicas.VECTORS[n] for n in names}, backend=backend)
+    for option in ("lr independent", "max norm", "max norm replicas"):
+        CHECKS[option]("cpu", backend)
+    if backend == "reference":
+        for option in ("cautious", "stochastic rounding", "stochastic rounding of one replica", "explanation"):
+            CHECKS[option]("cpu", backend)
 
 
 @pytest.mark.parametrize("mistake", ["none", *REFERENCE_MISTAKES])
