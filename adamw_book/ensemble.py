@@ -47,7 +47,11 @@ class Task:
     """What is learned: ``model()`` makes one module, ``data(seed)`` its splits {"train": (x, y), …}, ``loss`` and
     ``metrics`` judge it.
 
-    ``loss`` and each metric map (logits (R, N, C), targets (R, N)) to (R,).
+    ``loss`` and each metric map (logits (R, N, C), targets (R, N)) to (R,). ``perturb``, where there is one, is called
+    before every update as ``perturb(logits, x, y)`` and returns the inputs (R, N, ...) that the update is taken on in
+    the place of x: ``logits`` maps inputs to the logits of the current models, whose parameters take no gradient in it.
+    Adversarial training is such a ``perturb``. For a run to be the same alone and among others it must not draw at
+    random.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Task:
     metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(
         default_factory=lambda: {"loss": cross_entropy, "accuracy": accuracy}
     )
+    perturb: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -279,6 +284,9 @@ class _Replicas:
     def advance(self, step: int) -> None:
         """Update number ``step``, from 1. Replicas share no parameter, so the gradient of the sum is each one's own."""
         x, y = self.batch(step)
+        if self.task.perturb is not None:
+            now = {name: p.detach() for name, p in self.parameters.items()}
+            x = self.task.perturb(lambda inputs: self.apply(now, inputs), x, y).detach()
         loss = self.task.loss(self.apply(self.parameters, x), y)
         gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
         for p, gradient in zip(self.parameters.values(), gradients, strict=True):
