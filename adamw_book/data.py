@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -28,6 +28,14 @@ def digits() -> tuple[Tensor, Tensor]:
     in 0…9."""
     bunch = load_digits()
     return torch.tensor(bunch.data / 16.0, dtype=torch.float32), torch.tensor(bunch.target)
+
+
+@cache
+def breast_cancer() -> tuple[Tensor, Tensor]:
+    """scikit-learn's breast cancer data (Wisconsin, diagnostic): 30 measurements of cell nuclei in their own units
+    (569, 30), and labels (569,): 1 malignant (212 of them), 0 benign."""
+    bunch = load_breast_cancer()
+    return torch.tensor(bunch.data, dtype=torch.float32), torch.tensor(1 - bunch.target)
 
 
 def split(x: Tensor, y: Tensor, sizes: dict[str, int | None], rng: torch.Generator) -> Splits:
