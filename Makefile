@@ -10,7 +10,7 @@ WORKERS ?= 2
 BIN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
-.PHONY: help book test pages serve lint bench evidence clean
+.PHONY: help book test pages serve lint bench evidence stability clean
 
 help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
@@ -20,6 +20,7 @@ help:
 	@echo 'make lint        ruff'
 	@echo 'make bench       the benchmarks'
 	@echo 'make evidence    run the full protocols and write ledger/  (CHAPTER=overfitting for one of them)'
+	@echo 'make stability   the headline comparisons under three other master seeds: which verdicts stay (CHAPTER=...)'
 	@echo 'make clean       remove what was built (the environment, .venv, stays)'
 
 # One environment for all; made when needed, and again when what it should hold has changed.
@@ -61,6 +62,9 @@ bench: $(STAMP)
 
 evidence: $(STAMP)
 	$(BIN) -m adamw_book evidence $(if $(CHAPTER),--chapter $(CHAPTER))
+
+stability: $(STAMP)
+	$(BIN) -m adamw_book stability $(if $(CHAPTER),--chapter $(CHAPTER))
 
 clean:
 	rm -rf _build

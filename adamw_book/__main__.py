@@ -1,5 +1,6 @@
 """`python -m adamw_book evidence [--chapter NAME]` runs the full protocols and writes their records; `… check` compares
-the records with the code as it is now, and fails where they differ."""
+the records with the code as it is now, and fails where they differ; `… stability` runs the headline comparisons under
+other seeds and shows which verdicts stay."""
 
 from __future__ import annotations
 
@@ -36,6 +37,23 @@ def check(chapter: str) -> list[str]:
     return problems
 
 
+def stability(chapter: str) -> dict[str, bool]:
+    """Run one chapter's headline comparison under three master seeds, print it beside the record, and return for each
+    claim whether its verdict stayed."""
+    table = ledger.stability(study(chapter))
+    same = ledger.kept(table)
+    for claim_id, rows in table.groupby("claim", sort=False):
+        overall = rows.drop_duplicates("master").set_index("master")["overall"]
+        outcome = "same verdict" if same[claim_id] else "VERDICT CHANGED"
+        print(f"\n{claim_id}: {outcome} ({', '.join(f'{m}: {v}' for m, v in overall.items())})")
+        width = max(map(len, rows["regime"]))
+        for regime, block in rows.groupby("regime", sort=False):
+            for i, row in enumerate(block.itertuples()):
+                print(f"  {regime if i == 0 else '':{width}}  {row.master:>8}  {row.effect:48} {row.verdict}")
+    sys.stdout.flush()
+    return same
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status (1 where a check found a problem)."""
     parser = argparse.ArgumentParser(
@@ -45,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, text in (
         ("evidence", "run the full protocols and write their records"),
         ("check", "compare the records with the code"),
+        ("stability", "run the headline comparisons under three master seeds"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--chapter", choices=STUDIES, help="one chapter (default: all)")
@@ -54,6 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
         for chapter in chapters:
             evidence(chapter)
         return 0
+    if options.command == "stability":
+        same = {claim: stays for chapter in chapters for claim, stays in stability(chapter).items()}
+        changed = [claim for claim, stays in same.items() if not stays]
+        print(f"\n{len(same) - len(changed)} of {len(same)} claims keep their verdict under every master seed.")
+        print(*(f"changed: {claim}" for claim in changed), sep="\n")
+        return int(bool(changed))
     return int(any([check(chapter) for chapter in chapters]))
 
 

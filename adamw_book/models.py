@@ -75,14 +75,16 @@ class RNN(nn.Module):
     """A tanh (Elman) recurrent network read out after its last step: sequences (N, T·features) or (N, T, features) →
     (N, classes).
 
-    For digits T = 8 image rows of ``features`` = 8 pixels. h_t = tanh(W_x x_t + W_h h_{t−1} + b).
+    For digits T = 8 image rows of ``features`` = 8 pixels. h_t = tanh(W_x x_t + W_h h_{t−1} + b); ``norm=True`` puts a
+    LayerNorm before the tanh, at every step the same one (Ba et al., 2016, Eq. 4).
     """
 
-    def __init__(self, features: int = 8, width: int = 32, classes: int = 10):
+    def __init__(self, features: int = 8, width: int = 32, classes: int = 10, norm: bool = False):
         super().__init__()
         self.features = features
         self.input = nn.Linear(features, width)
         self.recurrent = nn.Linear(width, width, bias=False)
+        self.norm = nn.LayerNorm(width) if norm else None
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +94,8 @@ class RNN(nn.Module):
         # unbind, not indexing: the backward of an index fills a whole (features, T, N) tensor with zeros at every step
         h = None
         for u in drive.view(-1, x.shape[1], n).unbind(1):
-            h = torch.tanh(u if h is None else u + self.recurrent.weight @ h)
+            a = u if h is None else u + self.recurrent.weight @ h
+            h = torch.tanh(a if self.norm is None else self.norm(a.T).T)
         return (self.head.weight @ h + self.head.bias[:, None]).T
 
 

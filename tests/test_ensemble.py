@@ -18,6 +18,7 @@ MODELS = {
     "CNN": CNN,
     "CNN, GroupNorm": lambda: CNN(norm=True),
     "RNN": RNN,
+    "RNN, LayerNorm": lambda: RNN(norm=True),
 }
 RUNS = pd.DataFrame(
     [

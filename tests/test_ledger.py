@@ -85,7 +85,16 @@ def probe(value=0.3123456789, metric="loss", atol=1e-4):
     return pd.DataFrame([row, row | {"step": 40, "value": 0.2}])
 
 
-STUDY = Study("folder/toy", (CLAIM,), {"seeds": [0, 12], "grid": {"lr": (1e-3, 1e-2)}}, run, effects, probe)
+def headline(tables, seeds, progress):
+    """The deep nets again, under other seeds, with the recorded winners."""
+    assert set(tables) == {"winners", "evaluation"}
+    table = runs()[lambda t: t["depth"] == "8"]
+    table = table.assign(seed=table["seed"].map(dict(enumerate(seeds))))
+    return {"toy.lift": {"depth 8": effects({"evaluation": table})["toy.lift"]["depth 8"]}}
+
+
+SETTINGS = {"seeds": [0, 12], "grid": {"lr": (1e-3, 1e-2)}}
+STUDY = Study("folder/toy", (CLAIM,), SETTINGS, run, effects, probe, headline)
 
 
 @pytest.fixture
@@ -425,6 +434,53 @@ def test_leaves(root):
     assert shallow.text().split(" [")[0] in sentence and deep.parts()[1] in sentence
 
 
+# ---- other master seeds
+
+
+def test_master_seeds_are_apart():
+    seeds = [ledger.master_seeds(master) for master in (1, 2, 3)]
+    assert all(len(found) == 12 for found in seeds) and len(set().union(*seeds)) == 36
+    assert min(min(found) for found in seeds) >= 10_000  # no protocol's seeds
+    for master in (0, 1.5):
+        with pytest.raises(ValueError, match=f"master is {master}; expected a whole number from 1"):
+            ledger.master_seeds(master)
+    with pytest.raises(ValueError, match="count is 0"):
+        ledger.master_seeds(1, 0)
+
+
+def test_stability_sets_other_seeds_beside_the_record(root):
+    table = ledger.stability(STUDY, (1, 2), root, progress=False)
+    assert table["master"].tolist() == ["recorded", "1", "2"] and set(table["regime"]) == {"depth 8"}
+    assert set(table["overall"]) == {"supported"}  # the record's verdict over the same regime, not "conditional"
+    assert table["effect"].str.contains("n = 12").all()
+    assert ledger.kept(table) == {"toy.lift": True}
+
+
+def test_a_verdict_that_hangs_on_the_seeds_is_told(root):
+    def fickle(tables, seeds, progress):
+        effect = headline(tables, seeds, progress)["toy.lift"]["depth 8"]
+        if 20_000 in seeds:
+            effect = dataclasses.replace(effect, mean=-effect.mean, low=-effect.high, high=-effect.low)
+        return {"toy.lift": {"depth 8": effect}}
+
+    table = ledger.stability(changed(headline=fickle), (1, 2, 3), root, progress=False)
+    verdicts = dict(zip(table["master"], table["overall"], strict=True))
+    assert verdicts == {"recorded": "supported", "1": "supported", "2": "refuted", "3": "supported"}
+    assert ledger.kept(table) == {"toy.lift": False}
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ({}, "has no regime of toy.lift"),
+        ({"toy.lift": {"depth 9": None}}, "has the regime 'depth 9', which the record does not have"),
+    ],
+)
+def test_a_headline_that_does_not_match_the_record_is_refused(root, found, says):
+    with pytest.raises(ValueError, match=says):
+        ledger.stability(changed(headline=lambda *arguments: found), (1,), root)
+
+
 # ---- the command line
 
 
@@ -445,6 +501,16 @@ def test_evidence_writes_a_record_that_check_accepts(toy_command, capsys, tmp_pa
     assert (tmp_path / "toy.lift.json").exists()
     assert toy_command(["check"]) == 0
     assert "toy: the records hold" in capsys.readouterr().out
+
+
+def test_stability_prints_the_record_beside_three_master_seeds(toy_command, capsys):
+    toy_command(["evidence"])
+    capsys.readouterr()
+    assert toy_command(["stability"]) == 0
+    printed = capsys.readouterr().out
+    told = "toy.lift: same verdict (recorded: supported, 1: supported, 2: supported, 3: supported)"
+    assert told in printed and printed.count("supported") == 8
+    assert "1 of 1 claims keep their verdict under every master seed." in printed
 
 
 def test_an_unknown_chapter_on_the_command_line(toy_command, capsys):

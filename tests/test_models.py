@@ -14,6 +14,7 @@ SHAPES = {
     "CNN": (CNN, 64),
     "CNN, GroupNorm": (lambda: CNN(norm=True), 64),
     "RNN": (RNN, 64),
+    "RNN, LayerNorm": (lambda: RNN(norm=True), 64),
     "QuadraticMLP": (lambda: QuadraticMLP(46, 16, 10), 46),
 }
 
@@ -145,6 +146,16 @@ def test_rnn_reads_the_rows_of_an_image_from_top_to_bottom():
     hidden = torch.zeros(2, 32)
     for row in range(8):
         hidden = torch.tanh(model.input(image[:, row]) + model.recurrent(hidden))
+    torch.testing.assert_close(model(image.flatten(1)), model.head(hidden))
+
+
+def test_rnn_normalises_what_enters_the_tanh_at_every_step():
+    model, image = disturbed(RNN(norm=True)), torch.rand(5, 8, 8)
+    hidden = torch.zeros(5, 32)
+    for row in range(8):
+        total = model.input(image[:, row]) + model.recurrent(hidden)
+        spread = total.var(1, keepdim=True, unbiased=False) + 1e-5
+        hidden = torch.tanh((total - total.mean(1, keepdim=True)) / spread.sqrt() * model.norm.weight + model.norm.bias)
     torch.testing.assert_close(model(image.flatten(1)), model.head(hidden))
 
 

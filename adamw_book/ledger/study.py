@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ class Study:
     run: Callable[[bool], dict[str, pd.DataFrame]]
     effects: Callable[[Mapping[str, pd.DataFrame]], dict[str, dict[str, Effect]]]
     probe: Callable[[], pd.DataFrame]
+    headline: Callable[[Mapping[str, pd.DataFrame], Sequence[int], bool], dict[str, dict[str, Effect]]]
 
     @property
     def name(self) -> str:

@@ -210,11 +210,28 @@ def separability_effects(change: pd.DataFrame) -> dict[str, Effect]:
     return {regime: paired(change, arm, "Adam + L2", SEPARABILITY.metric) for regime, arm in regimes.items()}
 
 
+def unconditional_effects(response: pd.DataFrame) -> dict[str, Effect]:
+    """AdamW's response minus that of Adam + L2, from :func:`null_coordinate_response`'s table."""
+    return {"null coordinate": paired(response, "AdamW", "Adam + L2", UNCONDITIONAL.metric)}
+
+
 def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
     """The claims' effects, from the tables of :func:`run` alone."""
     change = transfer_change(tables["transfer"], best_decay(tables["map"]))
-    response = paired(tables["null_coordinate"], "AdamW", "Adam + L2", UNCONDITIONAL.metric)
-    return {UNCONDITIONAL.id: {"null coordinate": response}, SEPARABILITY.id: separability_effects(change)}
+    return {
+        UNCONDITIONAL.id: unconditional_effects(tables["null_coordinate"]),
+        SEPARABILITY.id: separability_effects(change),
+    }
+
+
+def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True):
+    """Both claims on other seeds: the null coordinates, and the transfer of the recorded best decays."""
+    best = best_decay(tables["map"])
+    table = train_map(transfer_runs(best, seeds), evaluate=("test",), progress=progress)
+    return {
+        UNCONDITIONAL.id: unconditional_effects(null_coordinate_response(seeds)),
+        SEPARABILITY.id: separability_effects(transfer_change(table, best)),
+    }
 
 
 def probe() -> pd.DataFrame:
@@ -229,4 +246,6 @@ def probe() -> pd.DataFrame:
     return probe_rows(result.table)
 
 
-STUDY = Study("foundations/decoupled_weight_decay", (UNCONDITIONAL, SEPARABILITY), SETTINGS, run, effects, probe)
+STUDY = Study(
+    "foundations/decoupled_weight_decay", (UNCONDITIONAL, SEPARABILITY), SETTINGS, run, effects, probe, headline
+)

@@ -1,0 +1,57 @@
+"""Whether verdicts hang on the seeds: a study's headline comparison again, under other master seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ..evidence import combine, judge
+from .records import read
+from .study import Study
+
+MASTERS = (1, 2, 3)
+SEEDS = 12
+
+
+def master_seeds(master: int, count: int = SEEDS) -> list[int]:
+    """The ``count`` seeds of one master seed: no other master's, and none that a protocol has used."""
+    if not isinstance(master, int) or master < 1:
+        raise ValueError(f"master is {master!r}; expected a whole number from 1")
+    if not isinstance(count, int) or not 1 <= count <= 10_000:
+        raise ValueError(f"count is {count!r}; expected a whole number from 1 to 10000")
+    return [10_000 * master + i for i in range(count)]
+
+
+def stability(
+    study: Study, masters: Sequence[int] = MASTERS, root: Path | str | None = None, progress: bool = True
+) -> pd.DataFrame:
+    """The headline comparison of a study under several master seeds: one row a claim, regime and master seed.
+
+    Columns claim, regime, master ("recorded", then the master seeds as text), effect (as text), verdict (of the
+    regime), overall (of the claim, over the headline's regimes). The recorded rows are of the same regimes.
+
+    Raises ValueError where the headline lacks a claim, or names a regime that the record does not have.
+    """
+    records = {claim.id: read(claim.id, root) for claim in study.claims}
+    tables = next(iter(records.values())).tables
+    found = {str(master): study.headline(tables, master_seeds(master), progress) for master in masters}
+    rows = []
+    for claim_id, record in records.items():
+        regimes = next(iter(found.values())).get(claim_id, {})
+        unknown = [regime for regime in regimes if regime not in record.effects]
+        if not regimes or unknown:
+            what = f"the regime {unknown[0]!r}, which the record does not have" if unknown else "no regime"
+            raise ValueError(f"headline of {study.chapter} has {what} of {claim_id}; expected {list(record.effects)}")
+        recorded = {regime: record.effects[regime] for regime in regimes}
+        for master, effects in {"recorded": recorded, **{m: f[claim_id] for m, f in found.items()}}.items():
+            verdicts = {regime: judge(e, record.claim.smallest_effect) for regime, e in effects.items()}
+            overall = combine(verdicts)
+            rows += [(claim_id, r, master, e.text(), verdicts[r], overall) for r, e in effects.items()]
+    return pd.DataFrame(rows, columns=["claim", "regime", "master", "effect", "verdict", "overall"])
+
+
+def kept(table: pd.DataFrame) -> dict[str, bool]:
+    """For each claim of `stability`'s table whether every master seed gave the recorded overall verdict."""
+    return (table.groupby("claim", sort=False)["overall"].nunique() == 1).to_dict()

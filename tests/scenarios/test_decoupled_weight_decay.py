@@ -1,0 +1,177 @@
+"""Foundations · decoupled weight decay: the map's grids and measurements, on tables whose answer is known."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adamw_book.scenarios import decoupled_weight_decay as decay_map
+
+INDEPENDENT = decay_map.INDEPENDENT
+
+
+def test_decades():
+    assert decay_map.decades(-3, -1.5) == [0.001, 0.00178, 0.00316, 0.00562, 0.01, 0.0178, 0.0316]
+    assert decay_map.decades(-2, 0, 1) == [0.01, 0.1, 1.0]
+
+
+SMALL = {
+    "lr": [0.01, 0.1],
+    "weight_decay": [0.3, 1.0],
+    "l2": [1e-4, 1e-3],
+    "decay_per_step": [1e-3, 1e-2],
+    "steps": 2,
+    "batch_size": 50,
+}
+
+
+def test_the_map_holds_every_pair_of_each_arm():
+    runs = decay_map.map_runs([0, 5, 6], SMALL)
+    assert len(runs) == 3 * 4 * 3 and not runs.duplicated(["arm", "lr", "decay", "seed"]).any()
+    arms = dict(list(runs.groupby("arm")))
+    assert set(arms) == {"AdamW", "Adam + L2", INDEPENDENT}
+    for arm, column in (("AdamW", "weight_decay"), ("Adam + L2", "l2"), (INDEPENDENT, "decay_per_step")):
+        assert set(zip(arms[arm]["lr"], arms[arm]["decay"], strict=True)) == set(
+            itertools.product(SMALL["lr"], SMALL[column])
+        )
+    assert (arms["AdamW"]["weight_decay"] == arms["AdamW"]["decay"]).all() and not arms["AdamW"]["l2"].any()
+    assert (arms["Adam + L2"]["l2"] == arms["Adam + L2"]["decay"]).all() and not arms["Adam + L2"]["weight_decay"].any()
+
+
+def test_independent_decay_is_lambda_prime_over_lr():
+    runs = decay_map.map_runs([0], SMALL)
+    own = runs[runs["arm"] == INDEPENDENT].set_index(["lr", "decay"])["weight_decay"]
+    np.testing.assert_allclose(own[0.01, 1e-3], 0.1)
+    np.testing.assert_allclose(own[0.1, 1e-2], 0.1)
+    np.testing.assert_allclose(own[0.01, 1e-2], 1.0)
+
+
+def test_independent_decay_is_trained_as_torchs_form_under_another_name():
+    """λ′ = ηλ: the two arms' runs coincide where their numbers do."""
+    runs = decay_map.map_runs([0], SMALL | {"lr": [0.01], "decay_per_step": [0.003, 0.01]})
+    table = decay_map.train_map(runs, evaluate=("train",), progress=False, settings=SMALL)
+    table = table[(table["metric"] == "train loss") & (table["step"] == SMALL["steps"])]
+    values = table.set_index(["arm", "decay"])["value"]
+    assert values[INDEPENDENT, 0.003] == pytest.approx(values["AdamW", 0.3], rel=1e-6)
+    assert values[INDEPENDENT, 0.01] == pytest.approx(values["AdamW", 1.0], rel=1e-6)
+    assert values["AdamW", 1.0] != pytest.approx(values["AdamW", 0.3], rel=1e-6)
+
+
+def test_the_grids_of_the_map_are_of_one_size():
+    assert len({len(decay_map.SETTINGS[name]) for name in ("weight_decay", "l2", "decay_per_step")}) == 1
+    assert not set(decay_map.SETTINGS["tuning_seeds"]) & set(decay_map.SETTINGS["evaluation_seeds"])
+
+
+def measured(rows, metric="validation accuracy", step=600):
+    """A table from (arm, lr, decay, seed, value)."""
+    return pd.DataFrame(rows, columns=["arm", "lr", "decay", "seed", "value"]).assign(metric=metric, step=step)
+
+
+def test_best_decay_is_the_best_mean_over_seeds():
+    values = {0.1: (0.95, 0.10), 1.0: (0.60, 0.70), 10.0: (0.20, 0.90)}  # each seed alone would choose another one
+    rows = [("AdamW", 0.01, decay, seed, v) for decay, by_seed in values.items() for seed, v in enumerate(by_seed)]
+    rows += [("Adam + L2", 0.01, decay, 0, v) for decay, v in ((0.1, 0.5), (1.0, 0.4), (10.0, 0.3))]
+    distraction = measured([("AdamW", 0.01, 10.0, 0, 99.0)], metric="train accuracy")
+    best = decay_map.best_decay(pd.concat([measured(rows), distraction])).set_index("arm")
+    assert best["decay"].to_dict() == {"AdamW": 1.0, "Adam + L2": 0.1}
+    assert best["score"].to_dict() == {"AdamW": pytest.approx(0.65), "Adam + L2": 0.5}
+    assert best["edge"].to_dict() == {"AdamW": False, "Adam + L2": True}
+
+
+def ridge(slope: float) -> pd.DataFrame:
+    """A map whose best decay is proportional to lr ** slope."""
+    lrs, decays = [1e-3, 1e-2, 1e-1], decay_map.decades(-3, 5, 2)
+    rows = [
+        ("AdamW", lr, d, seed, -abs(np.log10(d) - slope * np.log10(lr) - 1) + 0.1 * seed)
+        for lr in lrs
+        for d in decays
+        for seed in (0, 1)
+    ]
+    return measured(rows)
+
+
+@pytest.mark.parametrize("slope", [-1.0, -0.5, 0.0, 0.5])
+def test_slopes_and_the_relabelling_identity(slope):
+    table = ridge(slope)
+    found = decay_map.slopes(decay_map.best_decay(table))["AdamW"]
+    assert found == pytest.approx(slope, abs=0.01)
+    relabelled = table.assign(decay=table["decay"] * table["lr"])
+    again = decay_map.slopes(decay_map.best_decay(relabelled))["AdamW"]
+    assert again - found == pytest.approx(1, abs=1e-9)
+
+
+BEST = pd.DataFrame(
+    [("AdamW", 0.01, 1.0), ("AdamW", 0.1, 3.0), ("Adam + L2", 0.01, 1e-3), ("Adam + L2", 0.1, 1e-2)],
+    columns=["arm", "lr", "decay"],
+)
+
+
+def test_transfer_change_of_a_table_worked_by_hand():
+    rows = [
+        # AdamW: loses 0.10 at η = 0.01 and 0.30 at η = 0.1 under seed 7; 0.02 and 0.04 under seed 8
+        *[("AdamW", 0.01, 1.0, 7, 0.90), ("AdamW", 0.01, 3.0, 7, 0.80)],
+        *[("AdamW", 0.1, 3.0, 7, 0.70), ("AdamW", 0.1, 1.0, 7, 0.40)],
+        *[("AdamW", 0.01, 1.0, 8, 0.82), ("AdamW", 0.01, 3.0, 8, 0.80)],
+        *[("AdamW", 0.1, 3.0, 8, 0.74), ("AdamW", 0.1, 1.0, 8, 0.70)],
+        # Adam + L2: the decay of the other learning rate happens to be better once
+        *[("Adam + L2", 0.01, 1e-3, 7, 0.60), ("Adam + L2", 0.01, 1e-2, 7, 0.70)],
+        *[("Adam + L2", 0.1, 1e-2, 7, 0.80), ("Adam + L2", 0.1, 1e-3, 7, 0.76)],
+    ]
+    change = decay_map.transfer_change(measured(rows, "test accuracy"), BEST)
+    assert list(change.columns) == ["arm", "seed", "step", "metric", "value"]
+    assert set(change["metric"]) == {decay_map.SEPARABILITY.metric} and set(change["step"]) == {600}
+    values = change.set_index(["arm", "seed"])["value"]
+    assert values.to_dict() == {
+        ("AdamW", 7): pytest.approx(-0.20),
+        ("AdamW", 8): pytest.approx(-0.03),
+        ("Adam + L2", 7): pytest.approx(0.03),
+    }
+
+
+def test_transfer_change_counts_every_ordered_pair_once():
+    best = pd.DataFrame({"arm": "AdamW", "lr": [1.0, 2.0, 3.0], "decay": [10.0, 20.0, 30.0]})
+    rows = [("AdamW", lr, d, 0, -((d / 10 - lr) ** 2)) for lr in best["lr"] for d in best["decay"]]
+    (value,) = decay_map.transfer_change(measured(rows, "test accuracy"), best)["value"]
+    assert value == pytest.approx(-(1 + 4 + 1 + 1 + 4 + 1) / 6)
+
+
+def test_transfer_runs_are_each_best_decay_at_each_learning_rate():
+    best = pd.concat(
+        [
+            BEST,
+            pd.DataFrame({"arm": INDEPENDENT, "lr": [0.01, 0.1, 1.0], "decay": [1e-2, 1e-2, 1e-3]}),
+        ]
+    )
+    runs = decay_map.transfer_runs(best, [100, 101])
+    assert runs.groupby("arm").size().to_dict() == {"AdamW": 8, "Adam + L2": 8, INDEPENDENT: 3 * 2 * 2}
+    assert not runs.duplicated(["arm", "lr", "decay", "seed"]).any()
+    by_arm = dict(list(runs.groupby("arm")))
+    assert (by_arm["AdamW"]["weight_decay"] == by_arm["AdamW"]["decay"]).all() and not by_arm["AdamW"]["l2"].any()
+    assert (by_arm["Adam + L2"]["l2"] == by_arm["Adam + L2"]["decay"]).all()
+    assert not by_arm["Adam + L2"]["weight_decay"].any() and not by_arm[INDEPENDENT]["l2"].any()
+    np.testing.assert_allclose(
+        by_arm[INDEPENDENT]["weight_decay"] * by_arm[INDEPENDENT]["lr"], by_arm[INDEPENDENT]["decay"]
+    )
+    # and they are the runs that the transfer asks for
+    table = runs.assign(metric="test accuracy", step=600, value=0.5)
+    assert (decay_map.transfer_change(table, best)["value"] == 0).all()
+
+
+def test_a_smaller_loss_of_the_decoupled_form_is_a_positive_effect():
+    values = {"AdamW": -0.01, INDEPENDENT: -0.05, "Adam + L2": -0.03}
+    rows = [
+        {"arm": arm, "seed": seed, "step": 600, "metric": decay_map.SEPARABILITY.metric, "value": value}
+        for arm, value in values.items()
+        for seed in range(6)
+    ]
+    torch_form, paper_form = decay_map.separability_effects(pd.DataFrame(rows)).values()
+    assert torch_form.mean == pytest.approx(0.02) and paper_form.mean == pytest.approx(-0.02)
+
+
+def test_a_null_coordinate_answers_to_lambda_and_not_to_l():
+    response = decay_map.null_coordinate_response(range(4))
+    assert len(response) == 8 and set(response["metric"]) == {decay_map.UNCONDITIONAL.metric}
+    by_arm = response.groupby("arm")["value"]
+    np.testing.assert_allclose(by_arm.get_group("AdamW"), 1.0, atol=1e-3)
+    np.testing.assert_allclose(by_arm.get_group("Adam + L2"), 0.0, atol=1e-5)
