@@ -75,9 +75,7 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> C
     pair = f"{contrasts.pop()}, " if len(contrasts) == 1 else ""
     level = f"{100 * next(iter(effects.values())).confidence:g}%"
     points = scale_of(claim.metric) == "pp"
-    matters = (
-        show(100 * claim.smallest_effect, 2, "pp", sign=False) if points else show(claim.smallest_effect, 4, sign=False)
-    )
+    matters = show(100 * claim.smallest_effect, 2, "pp", sign=False) if points else f"{claim.smallest_effect:g}"
     caption = f"{pair}{claim.metric}: mean difference and {level} interval. Would matter: {matters} or more."
     about = [
         ("The source claims", claim.source),

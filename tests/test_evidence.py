@@ -110,6 +110,7 @@ def test_effect_as_text():
     assert found.text() == found.text("pp") == "+1.23 pp [−0.45, +2.01], n = 24"
     assert found.contrast == "AdamW − (Adam + L2)"
     assert effect([0.5] * 8, metric="weight norm").text() == "+0.5000 [+0.5000, +0.5000], n = 8"
+    assert effect([12.5] * 8, metric="log2 ratio").text() == "+12.50 [+12.50, +12.50], n = 8"
     with pytest.raises(ValueError, match="scale is 'percent'"):
         found.text("percent")
 

@@ -91,7 +91,8 @@ class Effect:
         """Mean, interval and number of seeds: "+1.23 pp [+0.45, +2.01], n = 24", or with scale "raw" "+0.0123 [...], n
         = 24".
 
-        scale: "pp" (percentage points: a hundred times the value), "raw", or None for what suits the metric.
+        scale: "pp" (percentage points: a hundred times the value), "raw", or None for what suits the metric. digits:
+        decimals, by default 2 for percentage points and for values beyond 1, else 4.
         """
         mean, interval = self.parts(scale, digits)
         return f"{mean} {interval}, n = {self.n}"
@@ -101,9 +102,9 @@ class Effect:
         scale = scale_of(self.metric) if scale is None else scale
         if scale not in ("pp", "raw"):
             raise ValueError(f"scale is {scale!r}; expected 'pp', 'raw' or None")
-        factor, unit, digits = (
-            (100, "pp", 2 if digits is None else digits) if scale == "pp" else (1, "", 4 if digits is None else digits)
-        )
+        factor, unit = (100, "pp") if scale == "pp" else (1, "")
+        if digits is None:
+            digits = 2 if scale == "pp" or max(abs(self.low), abs(self.high)) >= 1 else 4
         low, high = show(factor * self.low, digits), show(factor * self.high, digits)
         return show(factor * self.mean, digits, unit), f"[{low}, {high}]"
 
