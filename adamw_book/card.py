@@ -6,11 +6,12 @@ style is wrapped in :where(), which has no specificity: any rule of a page's sty
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from .evidence import Claim, Effect, judge, scale_of, show, verdict
+from .evidence import VERDICTS, Claim, Effect, judge, scale_of, show, verdict
 from .ledger import Record
 
 SYMBOLS = {"supported": "✓", "conditional": "◐", "refuted": "✗", "inconclusive": "?"}
@@ -137,9 +138,14 @@ def _parts_html(*parts: str) -> str:
 
 
 def _span(record: Record) -> tuple[str, ...]:
+    """The effect of a claim with one regime; of one with several the range, and how many had which verdict."""
     effects = sorted(record.effects.values(), key=lambda effect: effect.mean)
     low, high = effects[0].parts(), effects[-1].parts()
-    return low if len(effects) == 1 else (low[0], f"to {high[0]}")
+    if len(effects) == 1:
+        return low
+    counts = Counter(record.verdicts.values())
+    told = ", ".join(f"{counts[word]} {SYMBOLS[word]}" for word in VERDICTS if counts[word])
+    return low[0], f"to {high[0]}", f"({len(effects)} regimes: {told})"
 
 
 def _title(chapter: str) -> str:

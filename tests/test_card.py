@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from adamw_book.card import SYMBOLS, badge, claim_card, verdict_table
-from adamw_book.evidence import VERDICTS, Claim, Effect
+from adamw_book.evidence import VERDICTS, Claim, Effect, judge
 
 CLAIM = Claim(
     id="toy.lift",
@@ -140,7 +140,8 @@ def test_markdown_has_the_same_content():
 
 
 def record(verdict="conditional", effects=EFFECTS, chapter="generalization/overfitting"):
-    return SimpleNamespace(chapter=chapter, claim=CLAIM, verdict=verdict, effects=effects)
+    verdicts = {regime: judge(e, CLAIM.smallest_effect) for regime, e in effects.items()}
+    return SimpleNamespace(chapter=chapter, claim=CLAIM, verdict=verdict, effects=effects, verdicts=verdicts)
 
 
 def test_verdict_table():
@@ -148,7 +149,7 @@ def test_verdict_table():
     table = verdict_table(iter([record(), one]))
     words = Tree(table._repr_html_()).words()
     assert "generalization · overfitting" in words and "foundations · decoupled weight decay" in words
-    assert "◐ conditional 0.00 pp to +2.00 pp" in words and "✓ supported +2.00 pp [" in words
+    assert "◐ conditional 0.00 pp to +2.00 pp (2 regimes: 1 ✓, 1 ✗)" in words and "✓ supported +2.00 pp [" in words
     assert "<b>nothing" not in table._repr_html_()
     rows = table._repr_markdown_().splitlines()
     assert len(rows) == 4 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}

@@ -434,6 +434,19 @@ def test_leaves(root):
     assert shallow.text().split(" [")[0] in sentence and deep.parts()[1] in sentence
 
 
+def test_leaves_says_how_often_chance_does_that(root):
+    """Against a simulation: a mean of `live` normal draws outside the 95% interval around a mean of `recorded` ones."""
+    effect = ledger.read("toy.lift", root).effects["depth 8"]
+    rng = np.random.default_rng(0)
+    for recorded, live in ((12, 12), (12, 6), (24, 12)):
+        a, b = (rng.normal(0, 1 / np.sqrt(n), 200_000) for n in (recorded, live))
+        often = 100 * np.mean(np.abs(a - b) > 1.96 / np.sqrt(recorded))
+        sentence = ledger.leaves(
+            dataclasses.replace(effect, n=recorded), dataclasses.replace(effect, n=live, mean=effect.high + 1)
+        )
+        assert abs(float(sentence.split("about ")[1].split("%")[0]) - often) < 1
+
+
 # ---- other master seeds
 
 

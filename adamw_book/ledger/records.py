@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
 
 from ..evidence import Claim, Effect
 from .files import Tables, find_root
@@ -101,9 +103,14 @@ def orphans(study: Study, root: Path) -> list[Path]:
 
 
 def leaves(recorded: Effect, live: Effect) -> str:
-    """One sentence: does the mean of a live run lie in the recorded interval?"""
+    """Does the mean of a live run lie in the recorded interval? And if it does not, how often would chance alone do
+    that: for normal means, P(|z| > 1.96 / √(1 + n_recorded / n_live)), since both means vary."""
     mean, _ = live.parts()
     _, interval = recorded.parts()
-    where = "lies in" if recorded.low <= live.mean <= recorded.high else "leaves"
     interval = f"{100 * recorded.confidence:g}% interval, {interval} over {recorded.n} seeds"
-    return f"The live mean, {mean} over {live.n} seeds, {where} the recorded {interval}."
+    if recorded.low <= live.mean <= recorded.high:
+        return f"The live mean, {mean} over {live.n} seeds, lies in the recorded {interval}."
+    quantile = stats.norm.ppf((1 + recorded.confidence) / 2)
+    chance = 2 * stats.norm.sf(quantile / math.sqrt(1 + recorded.n / live.n))
+    often = f"chance alone does that to about {100 * chance:.0f}% of such means"
+    return f"The live mean, {mean} over {live.n} seeds, leaves the recorded {interval} ({often})."

@@ -12,7 +12,7 @@ import torch
 
 from adamw_book.data import digits_splits
 from adamw_book.dynamics import drive, silent
-from adamw_book.ensemble import Task, train
+from adamw_book.ensemble import Snapshot, Task, train
 from adamw_book.evidence import Claim, Effect, grid, paired
 from adamw_book.ledger import Study, probe_rows
 from adamw_book.models import MLP
@@ -57,7 +57,8 @@ UNCONDITIONAL = Claim(
 SEPARABILITY = Claim(
     id="decoupled_weight_decay.separability",
     tag=None,
-    statement="A decay tuned at one learning rate serves at another: decoupling lowers the price of keeping it.",
+    statement="Decoupling lowers the price of keeping a decay that was tuned at another learning rate, compared with "
+    "Adam + L2.",
     source="The paper behind the chapter (Loshchilov and Hutter, 2019) shows maps of test error in which the best "
     "decay hardly depends on "
     "the learning rate once the decay is decoupled, while for Adam + L2 the two must be tuned together.",
@@ -162,6 +163,26 @@ def transfer_runs(best: pd.DataFrame, seeds) -> pd.DataFrame:
     return pd.concat(runs, ignore_index=True)
 
 
+def box(betas2: Sequence[float], decays: Sequence[float], steps: Sequence[int], lr: float = 1e-2) -> pd.DataFrame:
+    """How far AdamW goes to the walls of the box ‖θ‖∞ ≤ 1/λ (Xie & Li, 2024), on a linear classifier of the task's
+    digits, the whole training set at every step: λ·max|θ| for each λ (rows), β₂ and number of steps (columns)."""
+
+    def largest(snapshot: Snapshot) -> dict[str, torch.Tensor]:
+        weights = [p.abs().flatten(1).amax(1) for p in snapshot.parameters.values()]
+        return {"largest weight": torch.stack(weights).amax(0)}
+
+    linear = Task("digits, linear", lambda: torch.nn.Linear(64, 10), TASK.data)
+    runs = grid({"AdamW": {"lr": [lr], "weight_decay": list(decays)}}, [0])
+    columns = {}
+    for beta2 in betas2:
+        table = train(linear, runs, steps=max(steps), record=steps, betas=(0.9, beta2), evaluate=(), measure=largest,
+                      progress=False).table  # fmt: skip
+        table = table[table["metric"] == "largest weight"].set_index(["weight_decay", "step"])["value"].unstack("step")
+        for step in table:
+            columns[f"β₂ = {beta2}", f"{step} steps"] = table[step] * table.index
+    return pd.DataFrame(columns).rename_axis("λ")
+
+
 # ---------------------------------------------------------------- the full protocol
 
 
@@ -204,9 +225,9 @@ def run(progress: bool = True) -> dict[str, pd.DataFrame]:
 
 
 def separability_effects(change: pd.DataFrame) -> dict[str, Effect]:
-    """Regret of Adam + L2 minus that of each decoupled form, paired over seeds, from :func:`transfer_change`'s
+    """Regret of Adam + L2 minus that of each form of AdamW, paired over seeds, from :func:`transfer_change`'s
     table."""
-    regimes = {"decay ηλ a step, as in torch": "AdamW", "decay λ′ a step, as in the paper": INDEPENDENT}
+    regimes = {"as torch writes it, ηλ a step": "AdamW", "as the paper writes it, λ′ a step": INDEPENDENT}
     return {regime: paired(change, arm, "Adam + L2", SEPARABILITY.metric) for regime, arm in regimes.items()}
 
 
