@@ -14,7 +14,7 @@ def _positives(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     meaning."""
     if scores.ndim != 2 or scores.shape != targets.shape:
         raise ValueError(
-            f"scores, targets: shapes {tuple(scores.shape)} and {tuple(targets.shape)}; two equal shapes (R, N) are needed"
+            f"scores, targets: shapes {tuple(scores.shape)} and {tuple(targets.shape)}; equal shapes (R, N) are needed"
         )
     if not ((targets == 0) | (targets == 1)).all():
         raise ValueError(f"targets: labels from {targets.min()} to {targets.max()}; only 0 and 1 have a meaning here")
@@ -102,5 +102,7 @@ def calibration_error(scores: Tensor, targets: Tensor, prior: float | None = Non
     weight = torch.where(positive, prior / n, (1 - prior) / (total - n))  # sums to 1 in each replica
     probability = scores.sigmoid()
     bin_of = (probability * bins).long().clamp(max=bins - 1)
-    gap = scores.new_zeros(len(scores), bins).scatter_add_(1, bin_of, weight * (positive.to(scores.dtype) - probability))
+    gap = scores.new_zeros(len(scores), bins).scatter_add_(
+        1, bin_of, weight * (positive.to(scores.dtype) - probability)
+    )
     return gap.abs().sum(1)

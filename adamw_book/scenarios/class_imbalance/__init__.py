@@ -1,0 +1,80 @@
+"""Robustness · class imbalance (tag 3096556): what decay does to a rare class, and to the weights that favour it.
+
+`tasks` makes imbalanced data and judges models on it, `mechanism` holds the two settings that have a formula (the logit
+under strong decay, class weights on separable data), `settings` the claims and the grids, `protocol` the comparisons.
+"""
+
+from .mechanism import log_odds, logits_by_decay, recall_bound, wash_out, weighted_bias
+from .protocol import (
+    STUDY,
+    against_moved_threshold,
+    arms,
+    condition,
+    doses,
+    effects,
+    evaluate,
+    fixed_recipe,
+    headline,
+    probe,
+    retrained,
+    run,
+    tune,
+    winners_of,
+)
+from .settings import CONDITIONS, MINORITY, SETTINGS, THRESHOLD, TUNING_METRICS, WEIGHTS
+from .tasks import (
+    BIASES,
+    COUNTS,
+    LOSSES,
+    MODELS,
+    class_weights,
+    imbalanced_splits,
+    judge_on_test,
+    judgements,
+    prior,
+    scores,
+    splits,
+    task,
+    weighted_cross_entropy,
+)
+
+__all__ = [
+    "BIASES",
+    "CONDITIONS",
+    "COUNTS",
+    "LOSSES",
+    "MINORITY",
+    "MODELS",
+    "SETTINGS",
+    "STUDY",
+    "THRESHOLD",
+    "TUNING_METRICS",
+    "WEIGHTS",
+    "against_moved_threshold",
+    "arms",
+    "class_weights",
+    "condition",
+    "doses",
+    "effects",
+    "evaluate",
+    "fixed_recipe",
+    "headline",
+    "imbalanced_splits",
+    "judge_on_test",
+    "judgements",
+    "log_odds",
+    "logits_by_decay",
+    "prior",
+    "probe",
+    "recall_bound",
+    "retrained",
+    "run",
+    "scores",
+    "splits",
+    "task",
+    "tune",
+    "wash_out",
+    "weighted_bias",
+    "weighted_cross_entropy",
+    "winners_of",
+]

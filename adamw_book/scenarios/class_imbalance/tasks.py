@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from adamw_book import metrics
 from adamw_book.data import Splits, breast_cancer, digits, generator
-from adamw_book.ensemble import Result, Task, train
+from adamw_book.ensemble import Result, Task
 from adamw_book.models import MLP
 
 # Splits as (positives, negatives). The held-out splits hold more positives than 1 in 25, so that a recall is measured
