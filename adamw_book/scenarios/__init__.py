@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 STUDIES = {
     "decoupled_weight_decay": "adamw_book.scenarios.decoupled_weight_decay",
     "overfitting": "adamw_book.scenarios.overfitting",
+    "vanishing_gradients": "adamw_book.scenarios.vanishing_gradients",
+    "class_imbalance": "adamw_book.scenarios.class_imbalance",
+    "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness",
 }
 
 
