@@ -134,12 +134,13 @@ def task(data: str, model: str, loss: str) -> Task:
         _known(argument, value, known)
     weights = class_weights(*COUNTS[data]["train"]) if loss == "class-weighted" else (1.0, 1.0)
     features = splits(data, 0)["train"][0].shape[1]
+    mean_loss = partial(weighted_cross_entropy, weights)
     return Task(
         f"{data} · {model} · {loss}",
         lambda: MODELS[model](features),
         lambda seed: splits(data, seed),
-        partial(weighted_cross_entropy, weights),
-        judgements(prior(data)),
+        mean_loss,
+        {"loss": mean_loss, **judgements(prior(data))},
     )
 
 
