@@ -12,6 +12,7 @@ STUDIES = {
     "decoupled_weight_decay": "adamw_book.scenarios.decoupled_weight_decay",
     "overfitting": "adamw_book.scenarios.overfitting",
     "vanishing_gradients": "adamw_book.scenarios.vanishing_gradients",
+    "sparse_gradients": "adamw_book.scenarios.sparse_gradients",
     "class_imbalance": "adamw_book.scenarios.class_imbalance",
     "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness",
 }
