@@ -202,9 +202,10 @@ def train_condition(
 ) -> pd.DataFrame:
     """Train ``runs`` on one condition, a name in ``CONDITIONS``; returns the ensemble's tidy table with the name in the
     column ``condition``."""
+    task, _, _ = _known(name)
     options = {"steps": SETTINGS["steps"], "batch_size": SETTINGS["batch_size"], **options}
     runs = runs.assign(schedule=SETTINGS["schedule"])
-    table = train(_known(name)[0], runs, evaluate=evaluate, progress=progress, **options).table
+    table = train(task, runs, evaluate=evaluate, progress=progress, **options).table
     return table.drop(columns="schedule").assign(condition=name)
 
 

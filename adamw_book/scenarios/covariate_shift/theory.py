@@ -100,9 +100,9 @@ def trained_reliance(
     seeds: Sequence[int],
     *,
     n: int = 200,
-    steps: int = 2000,
+    steps: int = 1000,
     batch_size: int = 20,
-    lr: float = 0.01,
+    lr: float = 0.03,
     **problem: float,
 ) -> pd.DataFrame:
     """ρ of a linear model that AdamW or Adam + L2 has trained on :func:`two_features`, with mini-batches.
