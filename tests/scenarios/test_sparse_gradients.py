@@ -1,5 +1,6 @@
 """Sparse gradients: texts whose statistics are known, splits that leak nothing, sizes and halvings worked by hand."""
 
+import ast
 import gzip
 from collections import Counter
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stdlib_identifiers import corpus, functions, identifiers
 from torch.nn import functional
 
 from adamw_book.data import generator
@@ -107,6 +109,27 @@ def test_the_file_says_what_it_is_and_gives_nothing_away():
     bags = [tuple(sorted(f.identifiers.items())) for f in functions]
     assert len(set(bags)) == len(bags), "a function with the same identifiers and counts may be in two splits"
     assert not [f.module for f in functions if {"test", "tests"} & set(f.module.split("/"))]
+
+
+CODE = """
+class Reader:
+    def read(self, path, *, mode='r'):
+        def close(handle): handle.close()
+        return asyncio.open(path, mode=self.mode, tkvar=StringIO)
+async def wait(): pass
+"""
+
+
+def test_identifiers_are_counted_without_giveaways():
+    outer, wait = functions(ast.parse(CODE))
+    assert (outer.name, wait.name) == ("read", "wait")  # the inner function is a part of the outer one
+    expected = {"read": 1, "self": 2, "path": 2, "mode": 3, "close": 2, "handle": 2, "open": 1, "StringIO": 1}
+    assert identifiers(outer) == expected
+
+
+def test_a_python_without_the_packages_is_told_which_one_has_them(tmp_path):
+    with pytest.raises(SystemExit, match="asyncio is not in .*: run this with Python 3.11"):
+        list(corpus(tmp_path))
 
 
 def test_no_module_is_in_two_splits_and_classes_are_balanced():
