@@ -133,7 +133,8 @@ def train(
         Euclidean norm of all parameters) and ``measure`` are recorded; by default the end. Leave "test" out of
         ``evaluate`` until the last run.
     decays: names of parameters → whether weight_decay and l2 act on them (by default all, as in torch).
-    chunk_size: replicas trained at a time; None takes what the memory holds, and on a CPU no more than its caches like.
+    chunk_size: replicas trained at a time; None takes what the memory holds, and on a CPU no more than its caches like,
+        in as many chunks as keep all cores busy.
     device: by default a GPU where there is one.
 
     Raises ``ValueError`` for missing columns, an unknown schedule or split, an impossible batch size or step.
@@ -349,5 +350,7 @@ def _fitting_chunk(task, template, runs, splits, batch_size, device) -> int:
     )
     if device.type == "cuda":
         return max(1, min(len(runs), int(0.5 * torch.cuda.mem_get_info(device)[0] / per_replica)))
-    # a chunk that stays in the CPU's caches is faster than a larger one
-    return max(1, min(len(runs), 256, int(2**31 / per_replica)))
+    # a chunk that stays in the CPU's caches is faster than a larger one, and the cores share them evenly
+    chunks = -(-len(runs) // max(1, min(256, int(2**31 / per_replica))))
+    cores = torch.get_num_threads()
+    return -(-len(runs) // (-(-chunks // cores) * cores))

@@ -231,6 +231,17 @@ def test_parameters_that_do_not_decay():
         torch.testing.assert_close(kept.parameters[name][0], p.detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("runs", "cores", "chunks"), [(900, 2, 4), (72, 2, 2), (1, 2, 1), (3, 2, 2), (600, 1, 3), (7, 4, 4)]
+)
+def test_the_cores_share_the_runs_evenly(runs, cores, chunks, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    table = pd.DataFrame({"seed": range(runs)})
+    splits = {0: digits_splits(0, train=60, validation=40)}
+    size = ensemble._fitting_chunk(task(), MLP(), table, splits, 16, torch.device("cpu"))
+    assert size <= 256 and -(-runs // size) == chunks and chunks * size - runs < chunks
+
+
 def test_short_memory_halves_the_chunk(monkeypatch):
     real, sizes = ensemble.initial_parameters, []
 
