@@ -1,7 +1,7 @@
 """Gradients through time: a recurrent network that has to remember its first input, and what decay does to the way
 back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import pandas as pd
@@ -140,12 +140,9 @@ def train_recall(
     sequences = cache(lambda seed: recall_sequences(seed, delay))
 
     def measure(snapshot: Snapshot) -> dict[str, Tensor]:
-        held_out = [sequences(int(seed))["validation"] for seed in snapshot.runs["seed"]]
-        matrix = snapshot.parameters["recurrent.weight"]
-        x, y = (torch.stack([pair[i][:100] for pair in held_out]).to(matrix.device) for i in (0, 1))
-        norms = gradient_norms(snapshot.parameters, x, y).clamp(min=1e-30)
+        norms = held_out_norms(snapshot, sequences)
         ratio = (norms[0] / norms[-1]).log10().mean(1)
-        return {THROUGH_TIME.metric: ratio, "spectral radius": spectral_radius(matrix)}
+        return {THROUGH_TIME.metric: ratio, "spectral radius": spectral_radius(snapshot.parameters["recurrent.weight"])}
 
     options = {"steps": RECALL["steps"], "batch_size": RECALL["batch_size"], "measure": measure, **options}
     options.setdefault("record", sorted({min(RECALL["early"], options["steps"]), options["steps"]}))
@@ -153,6 +150,33 @@ def train_recall(
     runs = runs.assign(schedule=RECALL["schedule"])
     table = train(task, runs, evaluate=evaluate, progress=progress, **options).table
     return table.drop(columns="schedule").assign(start=start, delay=delay)
+
+
+def held_out_norms(snapshot: Snapshot, sequences: Callable[[int], Splits]) -> Tensor:
+    """:func:`gradient_norms` (T, R, 100) on the first 100 validation sequences of each replica's seed."""
+    held_out = [sequences(int(seed))["validation"] for seed in snapshot.runs["seed"]]
+    x, y = (torch.stack([pair[i][:100] for pair in held_out]) for i in (0, 1))
+    device = snapshot.parameters["recurrent.weight"].device
+    return gradient_norms(snapshot.parameters, x.to(device), y.to(device)).clamp(min=1e-30)
+
+
+def gradient_profiles(start: str, delay: int, runs: pd.DataFrame, record: Sequence[int]) -> pd.DataFrame:
+    """How the gradient changes on its way back: log₁₀(‖∂L/∂h_t‖ / ‖∂L/∂h_T‖) at each step t = 1 … T of a sequence.
+
+    Trains ``runs`` on delayed recall. Returns a tidy table (arm, weight_decay, l2, seed, step, t, value), a row a run,
+    recorded training step and t, averaged over sequences as in :func:`train_recall`.
+    """
+    sequences, tables = cache(lambda seed: recall_sequences(seed, delay)), []
+
+    def measure(snapshot: Snapshot) -> dict[str, Tensor]:
+        norms = held_out_norms(snapshot, sequences)
+        profile = (norms / norms[-1:]).log10().mean(2).cpu()
+        columns = snapshot.runs[["arm", "weight_decay", "l2", "seed"]]
+        tables.extend(columns.assign(step=snapshot.step, t=t + 1, value=v) for t, v in enumerate(profile.numpy()))
+        return {}
+
+    train_recall(start, delay, runs, (), progress=False, record=record, measure=measure)
+    return pd.concat(tables, ignore_index=True)
 
 
 def recall_doses(seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
