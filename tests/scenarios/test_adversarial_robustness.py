@@ -1,0 +1,369 @@
+"""Adversarial robustness: attacks against exact answers, the networks' data, the protocol's tables."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch import nn
+
+from adamw_book.data import digits, varying
+from adamw_book.ensemble import Task, train
+from adamw_book.evidence import grid
+from adamw_book.models import MLP
+from adamw_book.scenarios import adversarial_robustness as scenario
+
+EPSILON = 0.1
+
+
+def drawn(seed: int, n: int = 40, features: int = 6, classes: int = 4):
+    """A random linear model in float64, with inputs in [0, 1] that it labels itself."""
+    rng = torch.Generator().manual_seed(seed)
+    weight, bias = torch.randn(classes, features, generator=rng), torch.randn(classes, generator=rng) / 5
+    x = torch.rand(n, features, generator=rng)
+    weight, bias, x = weight.double(), bias.double(), x.double()
+    return weight, bias, x, (x @ weight.T + bias).argmax(-1)
+
+
+def by_corners(weight, bias, x, y, epsilon, bounds):
+    """The smallest margin by trying every corner of the ball, in numpy: a linear model is at its worst in one."""
+    low, high = bounds if bounds else (-np.inf, np.inf)
+    weight, bias, found = weight.numpy(), bias.numpy(), []
+    for point, label in zip(x.numpy(), y.tolist(), strict=True):
+        ends = [(max(v - epsilon, low), min(v + epsilon, high)) for v in point]
+        logits = np.array(list(itertools.product(*ends))) @ weight.T + bias
+        found.append((logits[:, [label]] - np.delete(logits, label, 1)).min())
+    return torch.tensor(found)
+
+
+# ---- the attack against exact answers
+
+
+def test_margin_is_the_lead_over_the_strongest_rival():
+    logits = torch.tensor([[[1.0, 4.0, 2.5], [0.0, -1.0, 3.0]]])
+    assert scenario.margin(logits, torch.tensor([[1, 0]])).tolist() == [[1.5, -3.0]]
+    assert scenario.margin_loss(logits, torch.tensor([[1, 0]])).tolist() == [[-1.5, 3.0]]
+    assert scenario.margin_loss(logits, torch.tensor([[1, 0]]), torch.tensor([[0, 1]])).tolist() == [[-3.0, -1.0]]
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
+def test_the_closed_form_is_the_worst_corner(bounds):
+    weight, bias, x, y = drawn(1)
+    found = scenario.linear_margin(weight, bias, x, y, EPSILON, bounds)
+    torch.testing.assert_close(found, by_corners(weight, bias, x, y, EPSILON, bounds), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_pgd_reaches_the_closed_form_on_linear_models(classes, bounds):
+    weight, bias, x, y = drawn(2, classes=classes)
+
+    def logits(z):
+        return z @ weight.T + bias
+
+    z = scenario.pgd(logits, x, y, EPSILON, steps=10, restarts=classes, bounds=bounds)
+    exact = scenario.linear_margin(weight, bias, x, y, EPSILON, bounds)
+    torch.testing.assert_close(scenario.margin(logits(z), y), exact, rtol=0, atol=1e-5)
+    assert (z - x).abs().max() <= EPSILON + 1e-12
+    assert bounds is None or (0 <= z.min() and z.max() <= 1)
+
+
+def small_network(seed: int = 0) -> nn.Module:
+    """A trained ReLU network with three inputs and six hidden units, in float64, and its data."""
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.rand(60, 3, generator=rng).double()
+    y = ((x[:, 0] - 0.5) ** 2 + (x[:, 1] - 0.5) ** 2 > 0.09).long() + (x[:, 2] > 0.6).long()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = MLP(3, width=6, classes=3).double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model.requires_grad_(False), x, y
+
+
+def test_pgd_finds_what_linear_programming_proves_on_a_relu_network():
+    model, x, y = small_network()
+    x, y = x[:15], y[:15]
+    exact = torch.tensor([scenario.relu_margin(dict(model.named_parameters()), a, b, EPSILON)
+                          for a, b in zip(x, y, strict=True)], dtype=torch.float64)  # fmt: skip
+    found = scenario.margin(model(scenario.pgd(model, x, y, EPSILON, steps=50, restarts=60)), y)
+    assert (found >= exact - 1e-7).all()  # no attack can do better than the proof
+    assert (found - exact).max() < 0.02 and (found - exact).median() < 1e-6
+
+
+def test_pgd_finds_what_another_optimizer_finds():
+    """scipy's L-BFGS-B, with its own gradients by finite differences, from many starts."""
+    model, x, y = small_network(1)
+    for point, label in zip(x[:6], y[:6], strict=True):
+        bounds = [(max(v - EPSILON, 0), min(v + EPSILON, 1)) for v in point.tolist()]
+        starts = np.random.default_rng(0).uniform(*np.array(bounds).T, size=(20, 3))
+
+        def lead(z, label=label, rival=None):
+            logits = model(torch.tensor(z)[None])[0].numpy()
+            return logits[label] - (np.delete(logits, label).max() if rival is None else logits[rival])
+
+        other = min(lead(minimize(lead, start, args=(label, rival), method="L-BFGS-B", bounds=bounds).x)
+                    for rival in {0, 1, 2} - {int(label)} for start in starts)  # fmt: skip
+        attacked = scenario.pgd(model, point[None], label[None], EPSILON, steps=50, restarts=60)
+        assert scenario.margin(model(attacked), label[None]).item() < other + 0.02
+
+
+def test_a_linear_radius_is_where_the_margin_under_attack_ends():
+    weight, bias, x, y = drawn(3)
+    radius = scenario.linear_radius(weight, bias, x, y)
+    at = scenario.linear_margin(weight, bias, x, y, radius, None)
+    torch.testing.assert_close(at, torch.zeros_like(at), rtol=0, atol=1e-12)
+    # two classes: y f / ‖w‖, by hand
+    two, none = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([1.0, 0.0])
+    point = torch.tensor([[1.0, 2.0], [-1.0, 0.0]])
+    assert scenario.linear_radius(two, none, point, torch.tensor([0, 1])).tolist() == pytest.approx([12 / 7, 2 / 7])
+    assert scenario.linear_radius(two, none, point, torch.tensor([0, 0]), 2).tolist() == pytest.approx([12 / 5, 0])
+
+
+def test_a_radius_does_not_change_with_the_scale_of_the_weights():
+    weight, bias, x, y = drawn(4)
+    for norm in (2, torch.inf):
+        own = scenario.linear_radius(weight, bias, x, y, norm)
+        torch.testing.assert_close(scenario.linear_radius(weight / 8, bias / 8, x, y, norm), own, rtol=1e-12, atol=0)
+
+
+def test_the_radius_by_attack_is_the_exact_one_on_a_linear_model():
+    weight, bias, x, y = drawn(5, n=20)
+    y[:3] = (y[:3] + 1) % 4  # three wrong predictions
+    found = scenario.attack_radius(lambda z: z @ weight.T + bias, x, y, 1.0, 12, steps=5, restarts=4, bounds=None)
+    exact = scenario.linear_radius(weight, bias, x, y).clamp(max=1.0)
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1 / 2**12)
+    assert (found[:3] == 0).all()
+
+
+def test_one_radius_for_each_example():
+    weight, bias, x, y = drawn(6)
+    radii = torch.linspace(0, 0.2, len(x)).double()
+    z = scenario.pgd(lambda z: z @ weight.T + bias, x, y, radii, restarts=4, bounds=None)
+    torch.testing.assert_close((z - x).abs().amax(-1), radii, rtol=0, atol=1e-12)
+
+
+def test_replicas_are_attacked_as_if_alone():
+    models = [drawn(seed)[:2] for seed in (7, 8, 9)]
+    x, y = drawn(7)[2:]
+    weight, bias = (torch.stack(part) for part in zip(*models, strict=True))
+    together = scenario.pgd(lambda z: z @ weight.mT + bias[:, None], x.expand(3, -1, -1), y.expand(3, -1), EPSILON,
+                            steps=4, restarts=3)  # fmt: skip
+    for found, (w, b) in zip(together, models, strict=True):
+        alone = scenario.pgd(lambda z, w=w, b=b: z @ w.T + b, x, y, EPSILON, steps=4, restarts=3)
+        torch.testing.assert_close(found, alone, rtol=0, atol=1e-12)
+
+
+def test_more_steps_and_restarts_never_leave_a_larger_margin():
+    model, x, y = small_network(2)
+
+    def left(**options):
+        return scenario.margin(model(scenario.pgd(model, x, y, EPSILON, **options)), y)
+
+    assert (left(steps=20, restarts=6) <= left(steps=20, restarts=1)).all()
+    assert (left(steps=20, restarts=1) <= scenario.margin(model(x), y)).all()
+
+
+# ---- gradient masking
+
+
+def test_cross_entropy_is_fooled_by_the_scale_of_the_logits_and_the_margin_is_not():
+    model, x, y = small_network(3)
+    model, x = model.float(), x.float()
+    kept = model(x).argmax(-1) == y
+    x, y = x[kept], y[kept]
+
+    def robust(factor, loss):
+        scaled = scenario.rescaled(dict(model.named_parameters()), factor)
+        return scenario.robust(lambda z: torch.func.functional_call(model, scaled, (z,)), x, y, 0.2, loss=loss)
+
+    plain, large = (robust(f, scenario.margin_loss).float().mean() for f in (1.0, 16.0))
+    fooled = robust(64.0, scenario.cross_entropy_loss).float().mean()
+    assert plain == large and plain < 0.9 and fooled > plain + 0.05
+
+    def huge(z):
+        return 1e4 * model(z)
+
+    assert scenario.zero_gradients(huge, x, y) > 0.9
+    assert scenario.zero_gradients(huge, x, y, scenario.margin_loss) < 0.2
+
+
+def test_rescaled_layers_change_the_logits_by_one_factor():
+    model, x, _ = small_network(4)
+    p = scenario.rescaled(dict(model.named_parameters()), 0.25)
+    torch.testing.assert_close(torch.func.functional_call(model, p, (x,)), model(x) / 16)
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epsilon": -0.1}, "epsilon: -0.1; finite radii of 0 or more"),
+        ({"epsilon": float("nan")}, "epsilon: nan; finite radii"),
+        ({"steps": 0}, "steps: 0; a positive whole number"),
+        ({"restarts": 0}, "restarts: 0; a positive whole number"),
+        ({"x": torch.rand(0, 6).double(), "y": torch.zeros(0, dtype=torch.long)}, "x: shape .0, 6., no examples"),
+        ({"y": torch.full((40,), 4)}, "y: labels from 4 to 4; with 4 logits they must lie in 0…3"),
+        ({"y": torch.zeros(3, dtype=torch.long)}, r"y: shape \(3,\); one label an example"),
+        ({"x": torch.full((40, 6), 2.0).double()}, r"x: values from 2 to 2; with bounds=\(0.0, 1.0\)"),
+    ],
+)
+def test_an_attack_names_what_is_wrong(change, message):
+    weight, bias, x, y = drawn(0)
+    with pytest.raises(ValueError, match=message):
+        scenario.pgd(**{"logits": lambda z: z @ weight.T + bias, "x": x, "y": y, "epsilon": EPSILON} | change)
+
+
+def test_other_functions_name_what_is_wrong():
+    weight, bias, x, y = drawn(0)
+    with pytest.raises(ValueError, match="norm: 1; 2 .Euclidean. or inf"):
+        scenario.linear_radius(weight, bias, x, y, norm=1)
+    with pytest.raises(ValueError, match="largest: 0; a radius above 0"):
+        scenario.attack_radius(lambda z: z @ weight.T, x, y, largest=0)
+    with pytest.raises(ValueError, match="pixels: 'few'; choose from 'all pixels'"):
+        scenario.task("few")
+    with pytest.raises(ValueError, match="model: 'CNN'; choose from 'linear', 'MLP'"):
+        scenario.task(model="CNN")
+    with pytest.raises(ValueError, match="condition: 'no pixels'; choose from"):
+        scenario.condition_task("no pixels")
+    with pytest.raises(ValueError, match="sd: 0.9; no feature varies more"):
+        varying(digits()[0], 0.9)
+    wide = MLP(3, width=64, classes=3).double()
+    with pytest.raises(ValueError, match="epsilon: 0.5 leaves .* hidden units undecided"):
+        scenario.relu_margin(dict(wide.named_parameters()), torch.full((3,), 0.5).double(), 0, 0.5)
+
+
+# ---- the networks
+
+
+def test_varying_pixels_are_those_with_spread():
+    x = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.1]])
+    assert varying(x, 0.1).tolist() == [1]
+    columns = scenario.PIXELS["varying pixels only"]()
+    spread = digits()[0].std(0)
+    assert (spread[columns] > 0.25).all() and (spread > 0.25).sum() == len(columns) == 34
+    assert scenario.task("varying pixels only").data(0)["train"][0].shape == (400, 34)
+
+
+def test_a_perturbation_is_trained_on_and_no_perturbation_changes_nothing():
+    plain = scenario.task()
+    runs = grid({"Adam": {"lr": [0.01]}}, [0, 1])
+
+    def loss(perturb):
+        changed = Task(plain.name, plain.model, plain.data, perturb=perturb)
+        return train(changed, runs, steps=3, batch_size=50, evaluate=("train",), progress=False).table["value"]
+
+    seen = []
+
+    def keep(logits, x, y):
+        seen.append((logits(x).shape, logits(x).requires_grad))
+        return x
+
+    assert loss(None).equals(loss(keep)) and not loss(None).equals(loss(lambda f, x, y: x / 2))
+    assert seen == [((2, 50, 10), False)] * 3
+
+
+def test_adversarial_training_is_torchs_adamw_on_attacked_batches():
+    from adamw_book.ensemble import batch_order, initial_parameters
+
+    learned = scenario.condition_task("adversarial training")
+    runs = grid({"AdamW": {"lr": [0.01], "weight_decay": [0.5]}}, [3])
+    result = train(learned, runs, steps=2, batch_size=50, evaluate=(), keep_parameters=True, progress=False)
+    model, (x, y) = learned.model(), learned.data(3)["train"]
+    model.load_state_dict({n: p[0] for n, p in initial_parameters(learned.model, [3]).items()})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.5)
+    for batch in batch_order(3, len(x), 50, 2):
+        attacked = scenario.adversarial(model, x[batch], y[batch])
+        assert (attacked - x[batch]).abs().max() > 0.09
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(attacked), y[batch]).backward()
+        optimizer.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(result.parameters[name][0], p.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_arms_have_grids_of_one_size_and_fresh_seeds():
+    runs = grid(scenario.arms(), [0])  # refuses unequal budgets
+    assert runs.groupby("arm").size().nunique() == 1
+    assert not set(scenario.SETTINGS["tuning_seeds"]) & set(scenario.SETTINGS["evaluation_seeds"])
+    assert (runs["lr"] * (runs["weight_decay"] + runs["l2"]) < 1).all()
+
+
+def test_measured_networks_carry_what_was_asked_for():
+    runs = grid({"Adam": {"lr": [0.01]}}, [0])
+    table, result = scenario.measure(
+        scenario.task(model="linear"), runs, "validation", {"steps": 3}, True, False, steps=5
+    )
+    values = table.set_index("metric")["value"]
+    assert {"validation accuracy", "validation robust accuracy", "mean L∞ radius", "weight norm"} <= set(values.index)
+    assert 0 <= values["validation robust accuracy"] <= values["validation accuracy"]
+    x, y = scenario.task().data(0)["validation"]
+    exact = scenario.linear_radius(result.parameters["weight"][0], result.parameters["bias"][0], x, y)
+    assert values["mean L∞ radius"] == pytest.approx(exact.mean().item(), rel=1e-5)
+    with pytest.raises(ValueError, match="result: it kept no parameters"):
+        bare = train(scenario.task(), runs, steps=1, batch_size=50, progress=False)
+        scenario.each(scenario.task(), bare, "validation", lambda f, x, y: f(x))
+
+
+def tuned(rows):
+    """A tuning table from (condition, arm, lr, weight_decay, l2, clean, robust)."""
+    columns = ["condition", "arm", "lr", "weight_decay", "l2", "validation accuracy", "validation robust accuracy"]
+    table = pd.DataFrame(rows, columns=columns).melt(columns[:5], var_name="metric")
+    return table.assign(step=400).merge(pd.DataFrame({"seed": [0, 1]}), how="cross")
+
+
+def test_winners_are_chosen_by_what_their_condition_says():
+    rows = [
+        (condition, arm, lr, 0.0, 0.0, clean, robust)
+        for condition in scenario.CONDITIONS
+        for arm in ("AdamW", "Adam + L2", "Adam")
+        for lr, clean, robust in ((0.001, 0.8, 0.2), (0.01, 0.95, 0.3), (0.1, 0.9, 0.6), (1.0, 0.1, 0.1))
+    ]
+    winners = scenario.choose(tuned(rows))
+    assert len(winners) == 18 and set(winners.loc[winners["tuned_on"] == "accuracy", "lr"]) == {0.01}
+    chosen = scenario.headline_winners(winners)
+    assert len(chosen) == 9
+    assert chosen.groupby("condition")["lr"].first().to_dict() == {
+        "all pixels": 0.01, "varying pixels only": 0.01, "adversarial training": 0.1,
+    }  # fmt: skip
+
+
+def test_effects_of_tables_worked_by_hand():
+    seeds = range(8)
+
+    def table(metric, rows, **columns):
+        frame = pd.DataFrame([(arm, decay, s, value) for arm, decay, value in rows for s in seeds],
+                             columns=["arm", "weight_decay", "seed", "value"])  # fmt: skip
+        return frame.assign(metric=metric, step=400, **columns)
+
+    radius, mild, strong = scenario.STUDY.claims[0].metric, scenario.DOSE["mild"], scenario.DOSE["strong"]
+    doses = pd.concat(
+        table(radius, [("AdamW", 0.0, 0.05), ("AdamW", strong, 0.07), ("AdamW", mild, 0.054)], model=m, pixels=p)
+        for m in scenario.MODELS for p in scenario.PIXELS
+    )  # fmt: skip
+    low = table(radius, [("AdamW", 0.0, 0.05), ("AdamW", mild, 0.051)])
+    same = table(radius, [("as trained", 0.0, 0.05), ("shrunk", 0.0, 0.05)])
+    evaluation = pd.concat(
+        table("test robust accuracy", [("AdamW", 0.0, a), ("Adam", 0.0, 0.4), ("Adam + L2", 0.0, 0.6)],
+              condition=condition, tuned_on=tuned_on)
+        for condition in scenario.CONDITIONS for tuned_on, a in (("accuracy", 0.5), ("robust accuracy", 0.7))
+    )  # fmt: skip
+    found = scenario.STUDY.effects({"dose": doses, "low_lr": low, "shrunk": same, "evaluation": evaluation})
+    margins, robustness = (found[c.id] for c in scenario.STUDY.claims)
+    assert [e.mean for e in margins.values()] == pytest.approx([0.0, 0.02, 0.02, 0.02, 0.02, 0.004, 0.001])
+    means = {regime: e.mean for regime, e in robustness.items()}
+    assert means == {
+        "all pixels (against Adam)": pytest.approx(0.1),
+        "all pixels (against Adam + L2)": pytest.approx(-0.1),
+        "varying pixels only (against Adam)": pytest.approx(0.1),
+        "varying pixels only (against Adam + L2)": pytest.approx(-0.1),
+        "adversarial training (against Adam)": pytest.approx(0.3),
+        "adversarial training (against Adam + L2)": pytest.approx(0.1),
+    }
