@@ -13,7 +13,9 @@ from adamw_book.data import digits, varying
 from adamw_book.ensemble import Task, train
 from adamw_book.evidence import grid
 from adamw_book.models import MLP
+from adamw_book.plots.stepper import stepper
 from adamw_book.scenarios import adversarial_robustness as scenario
+from adamw_book.scenarios.adversarial_robustness import plane
 
 EPSILON = 0.1
 
@@ -367,3 +369,41 @@ def test_effects_of_tables_worked_by_hand():
         "adversarial training (against Adam)": pytest.approx(0.3),
         "adversarial training (against Adam + L2)": pytest.approx(0.1),
     }
+
+
+# ---- the picture in the plane
+
+
+def test_in_the_plane_the_silent_weight_follows_each_arm():
+    paths = plane.paths()
+    settings = plane.PLANE
+    silent = {arm: path[-1, 1].item() for arm, path in paths.items()}
+    assert silent["Adam"] == settings["start"][1]
+    kept = (1 - settings["lr"] * settings["weight_decay"]) ** settings["steps"]
+    assert silent["AdamW"] == pytest.approx(settings["start"][1] * kept, rel=1e-3)
+    assert abs(silent["Adam + L2"]) < 0.05
+    point = torch.tensor(plane.POINT)
+    at_end = {arm: plane.radius(path[-1], point).item() for arm, path in paths.items()}
+    assert at_end["Adam"] < at_end["AdamW"] < at_end["Adam + L2"] < plane.POINT[0]
+    # by hand: f = 3·2 + 1·0 = 6, ‖w‖₁ = 4
+    assert plane.radius(torch.tensor([3.0, 1.0]), point).item() == 1.5
+    assert plane.radius(torch.tensor([3.0, 1.0]), point, -1.0).item() == 0
+    with pytest.raises(ValueError, match="n: 3; an even number"):
+        plane.examples(3)
+
+
+def test_the_player_is_one_piece_of_text_in_which_each_frame_has_words():
+    player = plane.player()
+    assert len(player.html) < 1_000_000
+    assert "http" not in player.html.replace("http://www.w3.org/2000/svg", "")
+    assert not any(word in player.html for word in ("src=", "href=", "@import", "url("))
+    frames = player.html.count('class="frame"')
+    assert frames == player.html.count("<li>") == 20 and f'max="{frames - 1}"' in player.html
+    assert 'role="img" aria-label="Rescaling' in player.html and 'type="range"' in player.html
+    assert player.html == plane.player().html  # the same page each time
+    rescaling = [line for line in player.markdown.splitlines() if "Rescaling" in line]
+    assert len({line.rsplit("L∞ radius", 1)[1] for line in rescaling}) == 1
+    with pytest.raises(ValueError, match="frames is empty"):
+        stepper([], "", (1, 1), "nothing")
+    with pytest.raises(ValueError, match="a frame has no caption"):
+        stepper([("<g/>", " ")], "", (1, 1), "nothing")
