@@ -212,6 +212,10 @@ class AdamW(Optimizer):
             state["step"] = _count(0.0, p, group)
             for name in MOMENTS if group["amsgrad"] else MOMENTS[:2]:
                 state[name] = torch.zeros_like(p, memory_format=torch.preserve_format, dtype=_state_dtype(p, group))
+        elif not group["differentiable"]:  # a state that was saved beside a parameter of another memory format
+            for name in MOMENTS:
+                if name in state and local(state[name]).stride() != local(p).stride():
+                    state[name] = torch.empty_like(p, dtype=state[name].dtype).copy_(state[name])
         if group["differentiable"] and state["step"].requires_grad:
             raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
         if group["foreach"] and isinstance(group["lr"], Tensor) and not group["capturable"]:

@@ -4,7 +4,7 @@ torch has one.
 
 from torch import Tensor
 
-COEFFICIENTS = ("lr", "weight_decay", "l2")
+_NAMES = ("lr", "weight_decay", "l2", "betas[0]", "betas[1]")
 
 
 def is_vector(value) -> bool:
@@ -30,12 +30,11 @@ def decay_rate(group: dict) -> float | Tensor:
 
 def replicas_of(group: dict) -> int | None:
     """The number of replicas that a group's vectors agree on, None where it has none."""
-    named = [(name, group[name]) for name in COEFFICIENTS] + [
-        (f"betas[{i}]", beta) for i, beta in enumerate(group["betas"])
-    ]
-    vectors = [(name, value) for name, value in named if is_vector(value)]
-    if not vectors:
+    beta1, beta2 = group["betas"]
+    values = group["lr"], group["weight_decay"], group["l2"], beta1, beta2
+    if not any(map(is_vector, values)):
         return None
+    vectors = [(name, value) for name, value in zip(_NAMES, values, strict=True) if is_vector(value)]
     first, leading = vectors[0]
     for name, value in vectors:
         if value.dim() != 1:
@@ -55,10 +54,8 @@ def check_leading_axis(p: Tensor, replicas: int | None, group: dict) -> None:
     """Whether a group's vectors fit one of its parameters: a value for each replica, and all replicas here."""
     if replicas is None:
         return
-    named = [(name, group[name]) for name in COEFFICIENTS] + [
-        (f"betas[{i}]", beta) for i, beta in enumerate(group["betas"])
-    ]
-    name = next(name for name, value in named if is_vector(value))
+    values = group["lr"], group["weight_decay"], group["l2"], *group["betas"]
+    name = next(name for name, value in zip(_NAMES, values, strict=True) if is_vector(value))
     if p.dim() == 0 or p.shape[0] != replicas:
         raise ValueError(
             f"Tensor {name} must be 1-element, or hold one value for each replica along the leading axis of every "

@@ -85,15 +85,3 @@ class Entry:
         """Entries of one kind go into one launch of the kernel."""
         dtypes = self.dtype, self.grad_dtype, self.exp_avg.dtype, self.step.dtype
         return self.device, dtypes, Flags.of(self.group)._replace(vector_betas=False), self.replicas
-
-    def fits(self) -> bool:
-        """Whether gradient and state are still the tensors, and of the kind, that were sorted at the last step."""
-        grad, state = self.param.grad, self.state
-        return (
-            grad is not None
-            and grad.dtype is self.grad_dtype
-            and grad.layout is torch.strided
-            and state.get("step") is self.step
-            and state.get("exp_avg") is self.exp_avg
-            and state.get("exp_avg_sq") is self.exp_avg_sq
-        )

@@ -5,10 +5,9 @@ from torch import Tensor
 
 from . import fused_cpu, reference
 from .coefficients import decay_rate, is_vector
-from .entry import Entry, local, numbers, sharding
+from .entry import Entry, numbers, sharding
 from .explanation import sums_of
-
-_ONE = torch.tensor(1.0)
+from .watch import Watch, common_buffer
 
 
 class Bundle:
@@ -17,12 +16,13 @@ class Bundle:
     def __init__(self, entries: list[Entry]) -> None:
         self.entries, self.group = entries, entries[0].group
         self.device, self.replicas, self.sharding = entries[0].device, entries[0].replicas, sharding(entries[0].param)
-        self.steps = [e.step for e in entries]
+        self.counts = None if self.group["differentiable"] else common_buffer(entries)
+        self.watch = Watch(entries)
         self.sums: list[Tensor] = []
 
     def fits(self) -> bool:
         """Whether the parameters would be sorted here again."""
-        return all(e.fits() and e.param.dtype is e.dtype and e.param.device == e.device for e in self.entries)
+        return self.watch.look()
 
     def squares(self) -> Tensor:
         """Each replica's sum of squared gradients (R,)."""
@@ -41,27 +41,29 @@ class Bundle:
     ) -> None:
         """Take one step. Gradients of a scaled loss are unscaled in place, as torch's fused step leaves them; clipping
         leaves them as they are."""
+        grads, _ = self.watch.take()
         if found_inf is not None and found_inf.item():
             return
         if grad_scale is not None:
             grad_scale = grad_scale.squeeze()
-            for e in self.entries:
-                e.param.grad.div_(grad_scale.to(e.param.grad.device))
-        grads = [numbers(e.param.grad) for e in self.entries]
+            for g in grads:
+                g.div_(grad_scale.to(g.device))
+        if self.entries[0].dtype.is_complex:
+            grads = list(map(torch.view_as_real, grads))
         if squares is not None:
             norm = squares.sqrt() if grad_scale is None else squares.sqrt() / grad_scale
             clip = (max_norm / (norm + 1e-6)).clamp(max=1.0)
             grads = [
                 g * clip.to(g.device, g.dtype).view(-1, *[1] * (g.dim() - 1)) if g.dim() else g * clip[0] for g in grads
             ]
-        if self.steps[0].is_cpu:
-            torch._foreach_add_(self.steps, _ONE, alpha=1.0)
+        if self.counts is None:
+            torch._foreach_add_([e.step for e in self.entries], 1)
         else:
-            torch._foreach_add_(self.steps, 1)
+            self.counts.add_(1)
         self.update(grads, explain)
 
     def update(self, grads: list[Tensor], explain: bool) -> None:
-        """Compute the new parameters and moments; ``steps`` have been counted."""
+        """Compute the new parameters and moments; the step has been counted."""
         raise NotImplementedError
 
     def explained(self) -> dict[Tensor, Tensor]:
@@ -80,23 +82,18 @@ class Fused(Bundle):
         self.max_exp_avg_sqs = [numbers(e.max_exp_avg_sq) for e in entries if e.max_exp_avg_sq is not None]
         self.scratch: list[Tensor] = []
 
-    def fits(self) -> bool:
-        """As in every bundle; and torch's kernel takes the memory as it comes, so that strides must not change."""
-        return super().fits() and all(
-            local(e.param) is p and p.is_contiguous() for e, p in zip(self.entries, self.params, strict=True)
-        )
-
     def update(self, grads: list[Tensor], explain: bool) -> None:
         group, dtype = self.group, self.params[0].dtype
         if is_vector(group["lr"]) and not self.scratch:
             self.scratch = [torch.empty_like(p) for p in self.params]
+        as_they_are = all(map(Tensor.is_contiguous, grads)) and all(g.dtype is dtype for g in grads)
         fused_cpu.adamw_(
             self.params,
-            [g.to(dtype).contiguous() for g in grads],
+            grads if as_they_are else [g.to(dtype).contiguous() for g in grads],
             self.exp_avgs,
             self.exp_avg_sqs,
             self.max_exp_avg_sqs,
-            self.steps,
+            self.watch.steps,
             self.scratch,
             lr=_number_or_vector(group["lr"]),
             weight_decay=_number_or_vector(group["weight_decay"]),

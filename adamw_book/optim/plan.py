@@ -29,6 +29,13 @@ class Plan:
 
     def fits(self, groups: list[dict], explain: bool) -> bool:
         """Whether parameters, gradients, state and flags still are what was sorted; a look at each, no more."""
+        same = self._same_groups(groups, explain) and all(bundle.fits() for bundle in self.bundles)
+        if not same:
+            for bundle in self.bundles:
+                bundle.watch.found = None
+        return same
+
+    def _same_groups(self, groups: list[dict], explain: bool) -> bool:
         if len(groups) != len(self.groups) or explain != self.explain:
             return False
         for now, (group, params, flags, replicas) in zip(groups, self.groups, strict=True):
@@ -36,7 +43,7 @@ class Plan:
                 return False
             if len(now["params"]) != len(params) or not all(map(is_, now["params"], params)):
                 return False
-        return all(p.grad is None for p in self.idle) and all(bundle.fits() for bundle in self.bundles)
+        return all(p.grad is None for p in self.idle)
 
     def step(self, grad_scale: Tensor | None, found_inf: Tensor | None, max_norm: float | None) -> None:
         """Update everything, bundle by bundle."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .device_coefficients import DeviceCoefficients
 from .entry import Entry, local, numbers, sharding
+from .watch import Watch, common_buffer
 
 VECTOR = 8  # elements to which blocks are aligned: 16 bytes of the narrowest dtype
 PARTS = 1024  # programs that share the sum of squared gradients, over all replicas
@@ -73,15 +74,18 @@ class Launch:
         order = {id(g): i for i, g in enumerate(self.groups)}
         self.group_of = np.array([order[id(e.group)] for e in entries])
 
-        self.sharded = any(local(e.param) is not e.param for e in entries)
-        self.tensors = [t for e in entries for t in (e.param, *e.moments)]
-        self.addresses = [local(t).data_ptr() for t in self.tensors]
-        self.strides = [None if local(e.param).is_contiguous() else local(e.param).stride() for e in entries]
+        # All step counts lie in one buffer, and the state's counts are views of it: one addition advances them all.
+        # Counts on the host are sent to the device once; the kernel adds the steps since then, ``ticks``.
+        self.steps = common_buffer(entries)
+        self.offsets = self.steps if self.flags.counts_on_device else self.steps.to(self.device, copy=True)
+        self.sent, self.ticks = self.steps.clone(), 0.0
+        self.watch = Watch(entries)
 
         n = len(entries)
         self.host = np.zeros((len(Column), n), dtype=np.int64)
-        fixed = [Column.PARAM, Column.EXP_AVG, Column.EXP_AVG_SQ, Column.MAX_EXP_AVG_SQ][: 1 + len(entries[0].moments)]
-        self.host[fixed] = np.array(self.addresses, dtype=np.int64).reshape(n, -1).T
+        self.host[Column.PARAM] = self.watch.places
+        columns = [Column.EXP_AVG, Column.EXP_AVG_SQ, Column.MAX_EXP_AVG_SQ][: len(entries[0].moments)]
+        self.host[columns] = np.array(self.watch.moment_places, dtype=np.int64).reshape(n, -1).T
         lengths = [numbers(e.param).numel() // self.replicas for e in entries]
         blocks = np.array([blocks_of(length, self.replicas, self.block) for length in lengths])
         self.host[Column.LENGTH], self.host[Column.INDEX] = lengths, [e.index for e in entries]
@@ -89,17 +93,11 @@ class Launch:
         self.blocks_a_row = int(blocks.sum())
         self.programs = self.blocks_a_row * self.replicas
         self.tensor_of_block = torch.from_numpy(np.repeat(np.arange(n, dtype=np.int32), blocks)).to(self.device)
-
-        # All step counts lie in one buffer, and the state's counts are views of it: one addition advances them all.
-        # Counts on the host are sent to the device once; the kernel adds the steps since then, ``ticks``.
-        self.steps = _common_buffer([e.step for e in entries])
-        for e, view in zip(entries, self.steps, strict=True):
-            e.state["step"] = e.step = view
-        self.offsets = self.steps if self.flags.counts_on_device else self.steps.to(self.device, copy=True)
-        self.sent, self.ticks = self.steps.clone(), 0.0
         self.host[Column.STEP] = self.offsets.data_ptr() + np.arange(n) * self.offsets.element_size()
 
         self.coefficients = DeviceCoefficients(self.groups, self.device, self.compute_dtype)
+        self.places: np.ndarray | None = None  # of the coefficients
+        self.gradients: list[int] = []  # their addresses
         self.buffers: dict[str, Tensor] = {}
         self.sums: Tensor | None = None
         self.table = torch.from_numpy(self.host).to(self.device, copy=True)
@@ -118,8 +116,7 @@ class Launch:
         """
         if self.captured and not capturing(self.device):
             return False
-        tensors = map(local, self.tensors) if self.sharded else self.tensors
-        return [t.data_ptr() for t in tensors] == self.addresses and all(e.fits() for e in self.entries)
+        return self.watch.look()
 
     def squares(self) -> Tensor:
         """Each replica's sum of squared gradients (R,), in one launch."""
@@ -150,8 +147,11 @@ class Launch:
 
         self._count(found_inf)
         grads = self._find_gradients()
-        for column, values in enumerate(self.coefficients.places(self._upload).T, start=Column.LR):
-            self._write(column, values[self.group_of])
+        places = self.coefficients.places(self._upload)
+        if places is not self.places:
+            self.places = places
+            for column, values in enumerate(places.T, start=Column.LR):
+                self._write(column, values[self.group_of])
         self.sums = self._buffer("sums", (self.programs, 4), self.compute_dtype) if explain else None
         if self.programs:
             triton_kernel.launch(
@@ -159,7 +159,7 @@ class Launch:
                 grad_scale=grad_scale,
                 found_inf=found_inf,
                 squares=None if squares is None else squares.to(self.compute_dtype),
-                max_norm=max_norm or 0.0,
+                max_norm=float(max_norm or 0.0),
                 sums=self.sums,
             )
         del grads  # the launch is queued
@@ -188,14 +188,18 @@ class Launch:
     def _find_gradients(self) -> list[Tensor]:
         """Write the gradients' addresses; return the tensors, which must live until the launch.
 
-        A gradient of another layout than its parameter's is copied into that layout. No gradient is kept from step to
-        step: ``zero_grad(set_to_none=True)`` is to free it.
+        A gradient of another layout than its parameter's is copied into that layout.
         """
-        grads = [local(e.param.grad) if self.sharded else e.param.grad for e in self.entries]
-        for i, (grad, stride) in enumerate(zip(grads, self.strides, strict=True)):
-            if not grad.is_contiguous() if stride is None else grad.stride() != stride:
-                grads[i] = torch.empty_like(local(self.entries[i].param), dtype=grad.dtype).copy_(grad)
-        self._write(Column.GRAD, np.array([g.data_ptr() for g in grads], dtype=np.int64))
+        grads, places = self.watch.take()
+        if not (self.watch.contiguous and all(map(Tensor.is_contiguous, grads))):
+            for i, (grad, e) in enumerate(zip(grads, self.entries, strict=True)):
+                param = local(e.param)
+                if grad.stride() != param.stride():
+                    grads[i] = torch.empty_like(param, dtype=grad.dtype).copy_(grad)
+                    places[i] = grads[i].data_ptr()
+        if places != self.gradients:
+            self.gradients = places
+            self._write(Column.GRAD, np.array(places, dtype=np.int64))
         return grads
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -211,7 +215,9 @@ class Launch:
 
     def _upload(self, target: Tensor, values: Tensor) -> None:
         if not capturing(self.device):
-            target.copy_(values)
+            # Pinned, the copy waits for nothing; torch hands the pinned memory out again when the copy has been made.
+            pinned = self.device.type == "cuda"
+            target.copy_(values.pin_memory() if pinned else values, non_blocking=pinned)
         elif not self.captured:
             staged = self.staged[
                 0 if target is self.coefficients.numbers else 1 + target.storage_offset() // len(target)
@@ -222,13 +228,3 @@ class Launch:
                 "step() is recorded into a CUDA graph a second time with gradients or numbers that moved in between; "
                 "take a step outside of a graph between the two"
             )
-
-
-def _common_buffer(steps: list[Tensor]) -> Tensor:
-    """One buffer of all step counts: the one they lie in already, which a graph may know, or a new one."""
-    buffer = steps[0]._base
-    if buffer is not None and buffer.dim() == 1 and len(buffer) == len(steps):
-        size = buffer.element_size()
-        if all(s.dim() == 0 and s.data_ptr() == buffer.data_ptr() + i * size for i, s in enumerate(steps)):
-            return buffer
-    return torch.stack([s.detach().reshape(()) for s in steps])

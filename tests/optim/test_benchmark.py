@@ -1,47 +1,72 @@
 """The benchmark's parameter lists are those of the models that they are named after, and its races run."""
 
-import importlib.util
+import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "optimizer_step.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("optimizer_step", PATH)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def races():
+    """The benchmark's modules, which are no part of the package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        import optimizer_step
+        from optimizer_races import asked, scenarios, shapes
+
+        yield {"step": optimizer_step, "asked": asked, "scenarios": scenarios, "shapes": shapes}
 
 
 @pytest.mark.parametrize(
     ("model", "tensors", "numbers"),
     [("resnet50", 161, 25_557_032), ("gpt2", 148, 124_439_808), ("llama", 246, 1_518_450_688)],
 )
-def test_shapes(benchmark, model, tensors, numbers):
-    shapes = getattr(benchmark, model)()
+def test_shapes(races, model, tensors, numbers):
+    shapes = getattr(races["shapes"], model)()
     assert len(shapes) == tensors
     assert sum(map(math.prod, shapes)) == numbers
 
 
-def test_a_race_on_the_cpu(benchmark, capsys):
-    scenario = benchmark.cpu_scenarios()[0]
-    result = benchmark.race(scenario, torch.device("cpu"), seconds=0.1)
-    benchmark.report(scenario, result, {"copy": 1e10, "triad": 1e10})
-    printed = capsys.readouterr().out
-    assert "torch fused ÷ adamw_book:" in printed
-    assert all(row["whole"] > 0 for row in result["contenders"].values())
-    assert benchmark.agree(torch.device("cpu")) < 1e-3
+def test_a_run_on_the_cpu(tmp_path):
+    """One call checks, times, and prints what was asked beside what was measured."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, ROOT / "benchmarks" / "optimizer_step.py", "--only", "mlp", "--seconds", "0.1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any("1 billion numbers in float32" in line and line.endswith("not yet measured") for line in lines)
+    assert any("MLP 64-32-32-10" in line and line.endswith(("met", "MISSED")) for line in lines)
 
 
-def test_every_contender_of_the_gpu_races_can_be_made(benchmark):
+def test_what_is_asked_is_measured_by_the_races(races):
+    """With a figure for every contender of every race and every check, no line stays without one."""
+    figures = {"whole": 1.0, "host": 1.0, "device": 1.0, "share": 1.0, "launches": 1}
+    checks = {"rows": 0.0, "failures": 0, "sanitizer": 0}
+    for kind, scenarios in (("GPU", races["scenarios"].gpu_scenarios), ("CPU", races["scenarios"].cpu_scenarios)):
+        raced = {s.name: {"contenders": dict.fromkeys(s.contenders, figures)} for s in scenarios(1e12)}
+        rows = races["asked"].rows({"scenarios": raced, "checks": checks}, kind)
+        assert [row["what"] for row in rows if (row["measured"] is None) == (row["device"] == kind)] == []
+    nothing = races["asked"].rows({"scenarios": {}, "checks": {}}, "GPU")
+    assert all(row["measured"] is None and row["met"] is None for row in nothing)
+
+
+def test_a_figure_is_held_against_what_was_asked(races):
+    least = races["asked"].Asked("", "CPU", True, 1.1, lambda results: results["figure"])
+    assert [least.row({"figure": f}, "CPU")["met"] for f in (1.0, 1.1, 1.2)] == [False, True, True]
+    most = least._replace(least=False)
+    assert [most.row({"figure": f}, "CPU")["met"] for f in (1.0, 1.1, 1.2)] == [True, True, False]
+
+
+def test_every_contender_of_the_gpu_races_can_be_made(races):
     """On tiny tensors and the CPU, where torch.compile stays out."""
-    for scenario in benchmark.gpu_scenarios(141e9):
+    for scenario in races["scenarios"].gpu_scenarios(141e9):
         replicas = scenario.shapes[0][0] if "ensemble" in scenario.name else 4
         for name, contender in scenario.contenders.items():
             if name in ("torch compiled", "flashoptim", "torch-optimi"):
@@ -52,3 +77,11 @@ def test_every_contender_of_the_gpu_races_can_be_made(benchmark):
             before = params[0].detach().clone()
             contender.step(contender.make(params))
             assert (params[0] < before).all(), (scenario.name, name)
+
+
+def test_recorded_results_are_of_this_benchmark(races):
+    """Each record says what was asked, on which hardware, with which versions, and when."""
+    for path in (ROOT / "benchmarks" / "results").glob("optimizer_step_*.json"):
+        record = json.loads(path.read_text())
+        assert {"date", "kind", "device", "versions", "bandwidth"} <= set(record)
+        assert record["asked"] == races["asked"].rows(record, record["kind"]), path.name

@@ -279,6 +279,27 @@ def test_memory_layouts(layout, device):
     torch.testing.assert_close(*results, **EXACT)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_state_of_another_memory_format_loads(device):
+    """A checkpoint of a contiguous model goes on in a model in channels_last, and the other way round."""
+    start, grads = torch.randn(4, 6, 5, 5, device=device), torch.randn(2, 4, 6, 5, 5, device=device)
+    formats = torch.contiguous_format, torch.channels_last
+    for before, after in (formats, formats[::-1]):
+        results = []
+        for cls in (AdamW, torch.optim.AdamW):
+            p = nn.Parameter(start.clone(memory_format=before if cls is AdamW else torch.contiguous_format))
+            p.grad = grads[0].clone()
+            first = cls([p], lr=0.01)
+            first.step()
+            q = nn.Parameter(p.detach().clone(memory_format=after if cls is AdamW else torch.contiguous_format))
+            q.grad = grads[1].clone()
+            second = cls([q], lr=0.01)
+            second.load_state_dict(first.state_dict())
+            second.step()
+            results.append(q.detach())
+        torch.testing.assert_close(*results, **EXACT)
+
+
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("backend", [None, "reference"])
 @pytest.mark.parametrize("decay", [0.0, 0.3], ids=["l2 alone", "l2 beside a decay"])

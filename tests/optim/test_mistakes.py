@@ -136,9 +136,14 @@ def noticed(tmp_path_factory) -> dict[str, str | None]:
     """
     pytest.importorskip("triton", reason="Triton is not available for this platform")
     folder = tmp_path_factory.mktemp("kernels")
-    source = (OPTIM / "triton_kernel.py").read_text()
+    sources = {name: (OPTIM / name).read_text() for name in ("triton_rule.py", "triton_kernel.py")}
     for mistake, replacements in {"none": {}, **KERNEL_MISTAKES}.items():
-        (folder / f"{mistake}.py").write_text(mistaken(source, replacements))
+        (folder / mistake).mkdir()
+        for right in replacements:
+            assert any(right in source for source in sources.values()), f"no source contains {right!r}"
+        for name, source in sources.items():
+            here = {right: wrong for right, wrong in replacements.items() if right in source}
+            (folder / mistake / name).write_text(mistaken(source, here))
     return kernel_cases.run_interpreted("--kernels", str(folder))
 
 

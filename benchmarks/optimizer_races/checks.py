@@ -1,0 +1,79 @@
+"""What must hold before times mean anything."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from adamw_book.optim import AdamW
+
+from .scenarios import DECAY, LR
+
+ROOT = Path(__file__).parents[2]
+
+
+def agreement(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """The largest difference between a step of ours and of torch's, as a share of the learning rate."""
+    start = [torch.randn(s, device=device, dtype=dtype) for s in ((1000, 100), (7,), (3, 5, 7))]
+    results = []
+    for cls in (AdamW, torch.optim.AdamW):
+        params = [p.clone().requires_grad_() for p in start]
+        for p in params:
+            p.grad = torch.ones_like(p)
+        cls(params, lr=LR, weight_decay=DECAY).step()
+        results.append(params)
+    return max((a - b).abs().max().item() for a, b in zip(*results, strict=True)) / LR
+
+
+def rows(device: torch.device, replicas: int = 1000, steps: int = 3) -> float:
+    """The largest difference between a replica of an ensemble and the same model alone under torch's AdamW."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(replicas, 32, 64), (replicas, 32), (replicas, 10, 32), (replicas, 10)]
+    params = [torch.randn(s, generator=generator).to(device) for s in shapes]
+    grads = [[torch.randn(s, generator=generator).to(device) for s in shapes] for _ in range(steps)]
+    lr = LR * (1 + torch.arange(replicas, device=device) / replicas)
+    decay = 0.1 * torch.arange(replicas, device=device) / replicas
+    chosen = sorted({0, 1, replicas // 2, replicas - 1})
+    alone = {r: [p[r].clone() for p in params] for r in chosen}
+    optimizers = {r: torch.optim.AdamW(alone[r], lr=float(lr[r]), weight_decay=float(decay[r])) for r in chosen}
+    ensemble = AdamW(params, lr=lr, weight_decay=decay)
+    for now in grads:
+        for p, g in zip(params, now, strict=True):
+            p.grad = g
+        ensemble.step()
+        for r in chosen:
+            for p, g in zip(alone[r], now, strict=True):
+                p.grad = g[r].clone()
+            optimizers[r].step()
+    return max((p[r] - q).abs().max().item() for r in chosen for p, q in zip(params, alone[r], strict=True))
+
+
+def tests_on_the_gpu() -> int:
+    """Failures among the tests that use it: torch's own configurations, the kernel's cases, CUDA graphs."""
+    print("tests on the GPU:", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/optim", "-k", "cuda or gpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    print(*done.stdout.splitlines()[-5:], sep="\n")
+    counted = [int(n) for n in re.findall(r"(\d+) (?:failed|error)", done.stdout)]
+    return sum(counted) if done.returncode in (0, 1) else 1
+
+
+def sanitizer() -> int | None:
+    """Errors that NVIDIA's compute-sanitizer finds while the kernel's cases run; None where it is not installed."""
+    tool = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if tool is None:
+        print("compute-sanitizer is not installed")
+        return None
+    print("compute-sanitizer:", flush=True)
+    cases = [sys.executable, "tests/optim/kernel_cases.py", "--half", "0", "--device", "cuda", "--brief"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    done = subprocess.run(
+        [tool, "--tool", "memcheck", *cases], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    found = re.search(r"ERROR SUMMARY: (\d+) error", done.stdout)
+    print(*done.stdout.splitlines()[-1:], sep="\n")
+    return int(found[1]) if found else 1

@@ -1,0 +1,80 @@
+"""Times steps on one device, and the device's memory."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+
+class Clock:
+    """Times steps on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def time(self, step: Callable[[], object]) -> dict[str, float]:
+        """Seconds of one step: on the host until the call returns, on the device, and until all is done (whole)."""
+        self.wait()
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if self.device.type == "cuda" else []
+        start = time.perf_counter()
+        if events:
+            events[0].record()
+        step()
+        if events:
+            events[1].record()
+        host = time.perf_counter() - start
+        self.wait()
+        whole = time.perf_counter() - start
+        return {"host": host, "whole": whole} | ({"device": events[0].elapsed_time(events[1]) / 1e3} if events else {})
+
+    def queued(self, step: Callable[[], object], times: int) -> float:
+        """Seconds of device time a step when several wait in the queue, so that the host is out of the picture."""
+        self.wait()
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        torch.cuda._sleep(200_000_000)
+        events[0].record()
+        for _ in range(times):
+            step()
+        events[1].record()
+        self.wait()
+        return events[0].elapsed_time(events[1]) / 1e3 / times
+
+    def launches(self, step: Callable[[], object]) -> int | None:
+        """Kernels that one step launches."""
+        if self.device.type != "cuda":
+            return None
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CUDA]) as trace:
+            step()
+            self.wait()
+        return sum(e.count for e in trace.key_averages() if e.device_type.name == "CUDA" and "Mem" not in e.key)
+
+    def extra_memory(self, step: Callable[[], object]) -> int | None:
+        """Bytes that a step needs for a moment, beyond what stays."""
+        if self.device.type != "cuda":
+            return None
+        self.wait()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        self.wait()
+        return torch.cuda.max_memory_allocated() - before
+
+
+def ceiling(device: torch.device, numbers: int) -> dict[str, float]:
+    """Bytes a second of a copy and of a triad over float32 vectors of so many numbers, the best of ten."""
+    a, b, c = (torch.ones(numbers, device=device) for _ in range(3))
+    clock, best = Clock(device), {"copy": 0.0, "triad": 0.0}
+    for _ in range(10):
+        for name, step, moved in (
+            ("copy", lambda: a.copy_(b), 8 * numbers),
+            ("triad", lambda: torch.add(b, c, alpha=0.5, out=a), 12 * numbers),
+        ):
+            spent = clock.time(step)
+            best[name] = max(best[name], moved / spent.get("device", spent["whole"]))
+    return best
