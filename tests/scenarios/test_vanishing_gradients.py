@@ -196,11 +196,15 @@ def test_dead_units_and_their_gradients_are_found():
     own = {f"layers.{i}.{kind}": p for i, layer in enumerate(MLP(features=3, width=4, depth=2, classes=2).layers)
            for kind, p in layer.named_parameters()}  # fmt: skip
     with torch.no_grad():
+        own["layers.0.bias"][:] = own["layers.1.bias"][:] = 100.0  # fire always
         own["layers.0.bias"][1] = -1e6  # never fires: nothing flows into or out of it
-    x, y = torch.rand(6, 3), torch.tensor([0, 1, 0, 1, 0, 1])
+        own["layers.1.weight"][3] = torch.tensor([-1.0, 0.0, 0.0, 0.0])
+        own["layers.1.bias"][3] = own["layers.0.bias"][0] + own["layers.0.weight"][0].sum() / 2  # fires for some
+        x = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]] * 3)
+    y = torch.tensor([0, 1, 0, 1, 0, 1])
     gradient, dead = scenario.silent_now(own, x, y, ["layers.0.weight", "layers.1.weight"])
     first, second = gradient[:12].view(4, 3), gradient[12:].view(4, 4)
-    assert dead >= 1 / 8 and not first[1].any() and not second[:, 1].any()
+    assert dead == 1 / 8 and not first[1].any() and not second[:, 1].any()
 
 
 def test_dead_parts_of_a_deep_network():
@@ -306,6 +310,17 @@ def test_recall_is_trained_and_measured_early_and_at_the_end():
     start = table[(table["step"] == 0) & (table["metric"] == "spectral radius")]
     np.testing.assert_allclose(start["value"], 1.0, rtol=1e-5)
     assert np.isfinite(table.loc[table["metric"] == scenario.THROUGH_TIME.metric, "value"]).all()
+
+
+def test_before_training_torchs_start_loses_the_gradient_on_its_way_back():
+    runs, record = scenario.recall_runs([0, 1], [1.0], []), (0, 2)
+    profiles = scenario.gradient_profiles("torch's start", 12, runs.assign(lr=1e-9), record)
+    assert len(profiles) == len(runs) * 12 * 2
+    along = profiles[profiles["step"] == 0].groupby("t")["value"].mean()
+    assert along[12] == 0 and along[1] < along[6] < -0.5
+    table = scenario.train_recall("torch's start", 12, runs.assign(lr=1e-9), (), False, steps=2)
+    ratio = table[table["metric"] == scenario.THROUGH_TIME.metric]["value"].mean()
+    assert ratio == pytest.approx(along[1], abs=1e-3)
 
 
 def test_the_judged_doses_are_compared_early_and_late():

@@ -189,7 +189,7 @@ def recall_doses(seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
 
 def through_time_effects(table: pd.DataFrame) -> dict[str, Effect]:
     """AdamW with the judged λ against Adam, for each start, early in training and at its end."""
-    doses = table["weight_decay"].isin([0.0, RECALL["judged_decay"]]) & (table["l2"] == 0)
+    doses = table["weight_decay"].isin([0.0, RECALL["judged_decay"]])
     judged = table[doses & (table["delay"] == RECALL["judged_delay"])]
     return {
         f"{start}, after {step} steps": paired(part, "AdamW", "Adam", THROUGH_TIME.metric, step)
