@@ -43,10 +43,10 @@ def _positive(**values: float) -> None:
 def ridge_weights(decay, core: float = 1.0, spurious: float = 1.0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """(w_c, w_s): ridge regression of y = ±1 on x_c = a_c·y and x_s = a_s·(y + τn), n of mean 0 and variance 1.
 
-    Minimises E[(w_c x_c + w_s x_s − y)²] + λ(w_c² + w_s²) for λ = ``decay`` (a number or an array of them), a_c =
-    ``core``, a_s = ``spurious``, τ = ``noise``: with det = (a_c²+λ)(a_s²(1+τ²)+λ) − a_c²a_s²,
+    Minimises E[(w_c x_c + w_s x_s − y)²] + κ(w_c² + w_s²) for κ = ``decay`` (a number or an array of them), a_c =
+    ``core``, a_s = ``spurious``, τ = ``noise``: with det = (a_c²+κ)(a_s²(1+τ²)+κ) − a_c²a_s²,
 
-        w_c = a_c (a_s²τ² + λ) / det,    w_s = a_s λ / det.
+        w_c = a_c (a_s²τ² + κ) / det,    w_s = a_s κ / det.
     """
     _positive(core=core, spurious=spurious, noise=noise)
     decay = np.asarray(decay, float)
@@ -57,21 +57,21 @@ def ridge_weights(decay, core: float = 1.0, spurious: float = 1.0, noise: float 
 
 
 def reliance(decay, core: float = 1.0, spurious: float = 1.0, noise: float = 1.0) -> np.ndarray:
-    """ρ = w_s a_s / (w_c a_c), how much the spurious feature adds for each unit that the core adds, in
-    :func:`ridge_weights`: a_s² λ / (a_c² (a_s² τ² + λ)), which grows from 0 to a_s²/a_c² as λ goes from 0 to ∞."""
+    """r = w_s a_s / (w_c a_c), how much the spurious feature adds for each unit that the core adds, in
+    :func:`ridge_weights`: a_s² κ / (a_c² (a_s² τ² + κ)), which grows from 0 to a_s²/a_c² as κ goes from 0 to ∞."""
     w_core, w_spurious = ridge_weights(decay, core, spurious, noise)
     return w_spurious * spurious / (w_core * core)
 
 
-def accuracy_of(rho, noise: float = 1.0, flipped: bool = False) -> np.ndarray:
-    """Share of right signs of w_c x_c + w_s x_s for normal n: Φ((1/ρ + 1)/τ) as in training, Φ((1/ρ − 1)/τ) where the
-    spurious feature is flipped, x_s = a_s(−y + τn). ``rho`` is :func:`reliance`, 0 or more."""
+def accuracy_of(r, noise: float = 1.0, flipped: bool = False) -> np.ndarray:
+    """Share of right signs of w_c x_c + w_s x_s for normal n: Φ((1/r + 1)/τ) as in training, Φ((1/r − 1)/τ) where the
+    spurious feature is flipped, x_s = a_s(−y + τn). ``r`` is :func:`reliance`, 0 or more."""
     _positive(noise=noise)
-    rho = np.asarray(rho, float)
-    if (rho < 0).any():
-        raise ValueError(f"rho: {rho.min()}; numbers of 0 or more are needed")
+    r = np.asarray(r, float)
+    if (r < 0).any():
+        raise ValueError(f"r: {r.min()}; numbers of 0 or more are needed")
     with np.errstate(divide="ignore"):
-        return norm.cdf((1 / rho + (-1 if flipped else 1)) / noise)
+        return norm.cdf((1 / r + (-1 if flipped else 1)) / noise)
 
 
 def two_features(
@@ -105,7 +105,7 @@ def trained_reliance(
     lr: float = 0.03,
     **problem: float,
 ) -> pd.DataFrame:
-    """ρ of a linear model that AdamW or Adam + L2 has trained on :func:`two_features`, with mini-batches.
+    """r, the :func:`reliance`, of a linear model that AdamW or Adam + L2 has trained on :func:`two_features`, with mini-batches.
 
     doses: {"AdamW": values of weight_decay, "Adam + L2": values of l2}. problem: ``core``, ``spurious``, ``noise``.
     Returns arm, dose, seed, reliance.
