@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 STUDIES = {
     "decoupled_weight_decay": "adamw_book.scenarios.decoupled_weight_decay",
     "overfitting": "adamw_book.scenarios.overfitting",
-    "covariate_shift": "adamw_book.scenarios.covariate_shift",
     "vanishing_gradients": "adamw_book.scenarios.vanishing_gradients",
     "sparse_gradients": "adamw_book.scenarios.sparse_gradients",
+    "covariate_shift": "adamw_book.scenarios.covariate_shift",
     "class_imbalance": "adamw_book.scenarios.class_imbalance",
     "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness",
 }
