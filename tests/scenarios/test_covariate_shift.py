@@ -94,7 +94,7 @@ def test_adam_with_l2_trains_to_the_closed_form_and_adamw_leans_more_as_its_deca
     [
         (lambda: scenario.ridge_weights(-1.0), "decay: -1.0; numbers of 0 or more"),
         (lambda: scenario.reliance(1.0, noise=0.0), "noise: 0.0; a number above 0"),
-        (lambda: scenario.accuracy_of(-0.1), "rho: -0.1; numbers of 0 or more"),
+        (lambda: scenario.accuracy_of(-0.1), "r: -0.1; numbers of 0 or more"),
         (lambda: scenario.two_features(7, RNG()), "n: 7; an even number of at least 6"),
         (lambda: scenario.trained_reliance({"SGD": [0.1]}, [0]), "arm 'SGD' has no dose; choose from 'AdamW'"),
     ],
