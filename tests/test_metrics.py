@@ -9,10 +9,10 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_scor
 from adamw_book import metrics
 
 
-def random_scores(ties: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def random_scores(ties: bool, replicas: int = 6, examples: int = 150) -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(3)
-    targets = (torch.rand(6, 150, generator=rng) < 0.15).long()
-    scores = 1.5 * torch.randn(6, 150, generator=rng) + 1.2 * targets - 0.8
+    targets = (torch.rand(replicas, examples, generator=rng) < 0.15).long()
+    scores = 1.5 * torch.randn(replicas, examples, generator=rng) + 1.2 * targets - 0.8
     return (scores.round() if ties else scores), targets
 
 
@@ -47,7 +47,7 @@ def test_a_threshold_may_differ_from_replica_to_replica():
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_no_threshold_is_better_than_the_best(ties):
-    scores, targets = random_scores(ties)
+    scores, targets = random_scores(ties, replicas=80, examples=60)
     best = metrics.balanced_accuracy(scores, targets, metrics.best_threshold(scores, targets))
     for score, target, value in zip(scores.numpy(), targets.numpy(), best.tolist(), strict=True):
         false_positives, true_positives, _ = roc_curve(target, score, drop_intermediate=False)
