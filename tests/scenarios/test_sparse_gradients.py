@@ -195,7 +195,9 @@ def test_the_arms_have_grids_of_one_size_that_decay_can_bear():
         assert runs.groupby("arm").size().nunique() == 1
         assert (runs["lr"] * runs["weight_decay"]).max() < 1
     assert not set(scenario.SETTINGS["tuning_seeds"]) & set(scenario.SETTINGS["evaluation_seeds"])
-    assert len(scenario.tuning_runs("real text · MLP", [0, 1])) == 2 * len(runs)
+    runs = scenario.tuning_runs("equal frequency · MLP", [0, 1])
+    assert runs.groupby("arm").size().to_dict() == {"AdamW": 50, "Adam + L2": 50, "Adam": 50}
+    assert runs.loc[runs["arm"] == "Adam", "lr"].agg(["min", "max"]).tolist() == [0.0005, 0.3]
 
 
 def test_winners_are_retrained_on_fresh_seeds_of_their_own_condition(monkeypatch):
