@@ -308,3 +308,16 @@ def test_the_effects_are_computed_from_the_tables_alone():
     found = scenario.gains(pd.DataFrame(rows))
     assert list(found) == scenario.REGIMES
     np.testing.assert_allclose([effect.mean for effect in found.values()], 0.1)
+
+
+def test_the_headline_measures_every_regime_of_both_claims(monkeypatch):
+    monkeypatch.setitem(scenario.SETTINGS, "steps", 2)
+    winners = pd.DataFrame(
+        [(arm, name, 0.01) for name in scenario.CONDITIONS for arm in ("AdamW", "Adam + L2", "Adam")],
+        columns=["arm", "condition", "lr"],
+    ).assign(weight_decay=0.0, l2=0.0, score=0.9, n_seeds=10, edge="")
+    found = scenario.STUDY.headline({"winners": winners}, [300, 301], False)
+    assert list(found["sparse_gradients.rare_words"]) == scenario.SHRINKAGE["conditions"]
+    gains = found["sparse_gradients.generalization"]
+    assert list(gains) == scenario.REGIMES
+    assert all(effect.n == 2 and effect.mean == 0 for effect in gains.values())  # without decay the arms are the same

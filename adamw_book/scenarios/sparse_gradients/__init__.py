@@ -27,6 +27,7 @@ from .conditions import (
     condition,
     evaluate_winners,
     gains,
+    headline_conditions,
     task,
     texts,
     train_condition,
@@ -60,6 +61,7 @@ __all__ = [
     "evaluate_winners",
     "gains",
     "halvings",
+    "headline_conditions",
     "left",
     "library_functions",
     "library_packages",
@@ -108,8 +110,10 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
 def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True):
     """Both claims on other seeds: the weights' sizes measured again, every regime's winners retrained."""
     sizes = [equal_strength(name, seeds, progress) for name in SHRINKAGE["conditions"]]
-    evaluation = [evaluate_winners(name, tables["winners"], seeds, progress) for name in REGIMES]
-    return {RARE_WORDS.id: rare_word_effects(pd.concat(sizes)), SPARSE_GAIN.id: gains(pd.concat(evaluation))}
+    return {
+        RARE_WORDS.id: rare_word_effects(pd.concat(sizes)),
+        SPARSE_GAIN.id: headline_conditions(tables["winners"], seeds, progress),
+    }
 
 
 def probe() -> pd.DataFrame:

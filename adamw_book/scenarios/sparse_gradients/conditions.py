@@ -153,3 +153,9 @@ def gains(evaluation: pd.DataFrame, names: Sequence[str] = tuple(REGIMES)) -> di
     """AdamW − (Adam + L2) in test accuracy, for each of the conditions ``names``."""
     by_name = dict(list(evaluation.groupby("condition")))
     return {name: paired(by_name[name], "AdamW", "Adam + L2", SPARSE_GAIN.metric) for name in names}
+
+
+def headline_conditions(winners: pd.DataFrame, seeds: Sequence[int], progress: bool = True) -> dict[str, Effect]:
+    """The two decays' winners retrained on ``seeds``: {condition: AdamW − (Adam + L2)} for the claim's regimes."""
+    decays = winners[winners["arm"] != "Adam"]
+    return gains(pd.concat([evaluate_winners(name, decays, seeds, progress) for name in REGIMES]))
