@@ -29,16 +29,16 @@ SETTINGS = {
             [0.001, 0.003, 0.01, 0.03, 0.1, 0.3], [0.0, 0.03, 0.1, 0.3, 1.0, 3.0], _DIGITS_L2
         ),
         "digit 8 · MLP · class-weighted": _grid(
-            [0.001, 0.003, 0.01, 0.03, 0.1, 0.3], [0.0, 0.03, 0.1, 0.3, 1.0, 3.0], _DIGITS_L2
+            [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1], [0.0, 0.1, 0.3, 1.0, 3.0, 8.0], _DIGITS_L2
         ),
         "breast cancer · MLP · unweighted": _grid(
-            [0.003, 0.01, 0.03, 0.1, 0.3, 1.0], [0.0, 0.03, 0.1, 0.2, 0.4, 0.9], _CANCER_L2
+            [0.003, 0.01, 0.03, 0.1, 0.3, 0.6], [0.0, 0.05, 0.15, 0.5, 1.0, 1.6], _CANCER_L2
         ),
         "breast cancer · MLP · class-weighted": _grid(
             [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03], [0.0, 0.3, 1.0, 3.0, 10.0, 30.0], _CANCER_L2
         ),
     },
-    "tuning_seeds": list(range(12)),
+    "tuning_seeds": list(range(10)),
     "evaluation_seeds": list(range(100, 148)),
     # One learning rate for all doses; longer training is the same with more steps.
     "dose": {"lr": 0.01, "weight_decay": [0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0], "steps": 1000, "seeds": 24},
