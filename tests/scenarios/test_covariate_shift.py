@@ -191,6 +191,7 @@ def test_shifted_splits_disturb_the_test_images_alone():
     quiet = scenario.silent(splits["train"][0])
     assert 0 < quiet.sum() < 20
     assert torch.equal(splits["silent pixels"][0][:, ~quiet], test[:, ~quiet])
+    assert (splits["silent pixels"][0][:, quiet].std(0) > 0.2).all()
     few = scenario.shifted_splits(x, y, 4, sizes, noise=[0.2], columns=torch.tensor([20, 21]))
     assert torch.equal(few["test"][0], test[:, [20, 21]]) and few["pixel noise 0.2"][0].shape == (1397, 2)
 
