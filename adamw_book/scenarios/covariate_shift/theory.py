@@ -105,7 +105,8 @@ def trained_reliance(
     lr: float = 0.03,
     **problem: float,
 ) -> pd.DataFrame:
-    """r, the :func:`reliance`, of a linear model that AdamW or Adam + L2 has trained on :func:`two_features`, with mini-batches.
+    """The :func:`reliance` of a linear model that AdamW or Adam + L2 has trained on :func:`two_features`, with
+    mini-batches.
 
     doses: {"AdamW": values of weight_decay, "Adam + L2": values of l2}. problem: ``core``, ``spurious``, ``noise``.
     Returns arm, dose, seed, reliance.
