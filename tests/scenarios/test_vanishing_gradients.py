@@ -299,7 +299,7 @@ def test_gradients_through_time_are_those_of_the_loss():
 
 def test_recall_doses_have_one_learning_rate_and_every_dose():
     runs = scenario.recall_runs([5, 6])
-    assert set(runs["lr"]) == {scenario.RECALL["lr"]} and len(runs) == 2 * (1 + 3 + 2)
+    assert set(runs["lr"]) == {scenario.RECALL["lr"]} and len(runs) == 2 * (1 + 2 + 1)
     assert runs.groupby("arm")["weight_decay"].max().to_dict() == {"Adam": 0.0, "AdamW": 3.0, "Adam + L2": 0.0}
 
 

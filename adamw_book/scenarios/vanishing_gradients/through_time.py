@@ -26,12 +26,12 @@ RECALL = {
     "batch_size": 50,
     "schedule": "cosine",
     "lr": 0.005,
-    "weight_decay": [0.3, 1.0, 3.0],
-    "l2": [0.001, 0.01],
+    "weight_decay": [1.0, 3.0],
+    "l2": [0.01],
     "early": 50,
     "judged_delay": 24,
     "judged_decay": 1.0,
-    "seeds": list(range(100, 124)),
+    "seeds": list(range(100, 116)),
 }
 STARTS = {"torch's start": None, "orthogonal start": 1.0}
 
