@@ -5,9 +5,9 @@ from .measured import (
     asked_table,
     bytes_moved,
     host_seconds,
+    parameters,
     race,
     records,
-    seconds,
     stand_in,
 )
 
@@ -17,8 +17,8 @@ __all__ = [
     "compile_sources",
     "compile_table",
     "host_seconds",
+    "parameters",
     "race",
     "records",
-    "seconds",
     "stand_in",
 ]

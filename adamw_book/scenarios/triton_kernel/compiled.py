@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -143,7 +144,13 @@ def compile_sources(kernels: dict[str, tuple], architecture: int = 90) -> dict[s
     of a launch.
     """
     given = [
-        [inspect.getsource(getattr(kernel, "fn", kernel)), kernel.__name__, types, constants, architecture]
+        [
+            textwrap.dedent(inspect.getsource(getattr(kernel, "fn", kernel))),
+            kernel.__name__,
+            types,
+            constants,
+            architecture,
+        ]
         for kernel, types, constants in kernels.values()
     ]
     return dict(zip(kernels, _elsewhere("sources", given), strict=True))

@@ -1,7 +1,6 @@
 """Times and bytes of optimizer steps, and the benchmark's records."""
 
 import json
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -35,34 +34,22 @@ def parameters(shapes: list[tuple[int, ...]], device: str, dtype: torch.dtype = 
     return params
 
 
-def seconds(step: Callable[[], object], device: str, repeat: int = 7) -> float:
-    """The shortest time of some, until the device is done."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    once()
-    return min(once() for _ in range(repeat))
-
-
-def race(shapes: list[tuple[int, ...]], makes: dict[str, Make], device: str, rounds: int = 7) -> dict[str, float]:
-    """Name → seconds of a step, the median over rounds; all take turns on the same parameters."""
-    params = parameters(shapes, device)
-    optimizers = {name: make(params) for name, make in makes.items()}
-    taken: dict[str, list[float]] = {name: [] for name in makes}
-    for _ in range(rounds):
-        for name, optimizer in optimizers.items():
-            taken[name].append(seconds(optimizer.step, device, repeat=1))
-    return {name: statistics.median(values) for name, values in taken.items()}
+def race(steps: dict[str, Callable[[], object]], device: str, rounds: int = 7) -> dict[str, float]:
+    """Name → seconds of a step until the device is done: the shortest of several rounds, in which all take turns."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            taken[name].append(time.perf_counter() - start)
+    return {name: min(values[1:]) for name, values in taken.items()}  # the first round makes states
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up the bytes that each operation has to read and to write: every tensor it is given, once; every one it
-    changes or makes."""
+    """Adds up the bytes that each operation has to read and to write: every tensor that it is given, once, and
+    every one that it changes or makes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,20 +57,20 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        schema = operation._schema
-        if not schema.name.endswith(("::detach", "::view", "::alias", "::unbind")):  # no data is touched
-            given = {a.name: value for a, value in zip(schema.arguments, args, strict=False)} | kwargs
-            for argument in schema.arguments:
-                size = _bytes(given.get(argument.name))
-                self.bytes += size * (2 if argument.alias_info is not None and argument.alias_info.is_write else 1)
         result = operation(*args, **kwargs)
-        if all(r.alias_info is None for r in schema.returns):
-            self.bytes += _bytes(result)
+        schema = operation._schema
+        if schema.name.endswith(("::detach", "::view", "::alias", "::unbind")):  # no data is touched
+            return result
+        given = kwargs | {a.name: value for a, value in zip(schema.arguments, args, strict=False)}
+        changed = [given.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        made = result if all(r.alias_info is None for r in schema.returns) else None
+        self.bytes += sum(_bytes(given).values()) + sum(_bytes(changed).values()) + sum(_bytes(made).values())
         return result
 
 
-def _bytes(value) -> int:
-    return sum(t.numel() * t.element_size() for t in tree_leaves(value) if isinstance(t, Tensor))
+def _bytes(values) -> dict[int, int]:
+    """Sizes of the tensors in any structure, each once."""
+    return {id(t): t.numel() * t.element_size() for t in tree_leaves(values) if isinstance(t, Tensor)}
 
 
 def bytes_moved(make: Make, number: int = 2**16) -> float:
@@ -108,14 +95,9 @@ def without_launches():
 
 
 def host_seconds(makes: dict[str, Make], shapes: list[tuple[int, ...]], rounds: int = 40) -> dict[str, float]:
-    """Name → seconds of a step on the host without its launches, the median over rounds in turns."""
+    """Name → seconds of a step on the host without its launches, the shortest of several rounds in turns."""
     with without_launches():
-        optimizers = {name: make(parameters(shapes, "cpu")) for name, make in makes.items()}
-        taken: dict[str, list[float]] = {name: [] for name in makes}
-        for _ in range(rounds):
-            for name, optimizer in optimizers.items():
-                taken[name].append(seconds(optimizer.step, "cpu", repeat=1))
-    return {name: statistics.median(values) for name, values in taken.items()}
+        return race({name: make(parameters(shapes, "cpu")).step for name, make in makes.items()}, "cpu", rounds)
 
 
 def records() -> list[dict]:
