@@ -20,7 +20,9 @@ INDEX = tl.constexpr(int(Column.INDEX))
 @triton.jit
 def one_minus_exp(x):
     """1 − eˣ for x ≤ 0. Near 0 the difference would cancel, so its series is taken, as far as the dtype needs it."""
-    series = -x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6 * (1 + x / 7 * (1 + x / 8)))))))
+    series = 1 + x * (1 / 7) * (1 + x * (1 / 8))
+    series = 1 + x * (1 / 4) * (1 + x * (1 / 5) * (1 + x * (1 / 6) * series))
+    series = -x * (1 + x * (1 / 2) * (1 + x * (1 / 3) * series))
     if x.dtype == tl.float32:
         return tl.where(x > -0.35, series, 1 - tl.exp(x))
     else:
