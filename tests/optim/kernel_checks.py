@@ -304,7 +304,7 @@ def check_user_sets_the_count(device: str) -> None:
         torch.testing.assert_close(p.double(), want[0])
 
 
-def check_changes_between_steps(device: str) -> None:
+def check_changes_between_steps(device: str, backend: str | None = "triton") -> None:
     """What is replaced, moved or laid out anew between two steps is noticed: both steps are torch's."""
 
     def transpose(optimizer, p):
@@ -333,7 +333,7 @@ def check_changes_between_steps(device: str) -> None:
     }
     for name, change in changes.items():
         results = []
-        for make in (lambda p: AdamW(p, lr=0.1, backend="triton"), lambda p: torch.optim.AdamW(p, lr=0.1)):
+        for make in (lambda p: AdamW(p, lr=0.1, backend=backend), lambda p: torch.optim.AdamW(p, lr=0.1)):
             generator = torch.Generator().manual_seed(0)
             # with more tensors in the state than one step samples
             params = [torch.nn.Parameter(values((4, 4), generator, F32, device)) for _ in range(SAMPLE // 2 + 1)]

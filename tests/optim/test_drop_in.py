@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from kernel_checks import check_changes_between_steps
 from seven_steps import assert_same_training, parameters, train
 from torch import nn
 from torch.testing._internal.common_optimizers import optim_error_inputs_func_adamw, optim_inputs_func_adamw
@@ -277,6 +278,12 @@ def test_memory_layouts(layout, device):
             optimizer.step()
         results.append(p.detach())
     torch.testing.assert_close(*results, **EXACT)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_changes_between_steps(backend, device):
+    check_changes_between_steps(device, backend)
 
 
 @pytest.mark.parametrize("device", DEVICES)

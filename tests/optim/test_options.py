@@ -1,6 +1,7 @@
 """The options that torch does not have, on every backend that takes them."""
 
 import copy
+import io
 import pickle
 
 import pytest
@@ -65,6 +66,26 @@ def test_copies_keep_the_options(duplicate):
     twin = duplicate(optimizer)
     assert (twin.max_norm, twin.explain, twin.param_groups[0]["state_dtype"]) == (2.0, True, torch.float64)
     assert all(twin.param_groups[0][name] == value for name, value in options.items())
+
+
+def test_options_and_vectors_travel_as_weights_only():
+    """Through torch.save(weights_only=True) and back: both go on alike."""
+    options = {"l2": 0.1, "lr_independent": True, "cautious": True, "stochastic_rounding": True, "amsgrad": True}
+    params = tensors([(3, 4)])
+    optimizer = AdamW(params, lr=torch.tensor([0.1, 0.2, 0.3]), state_dtype=torch.float64, **options)
+    params[0].grad = torch.ones(3, 4)
+    optimizer.step()
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    again = [params[0].clone()]
+    again[0].grad = torch.ones(3, 4)
+    resumed = AdamW(again)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    optimizer.step()
+    resumed.step()
+    assert torch.equal(params[0], again[0])
+    assert resumed.state[again[0]]["exp_avg"].dtype == torch.float64
 
 
 def test_a_state_dict_of_torch_leaves_the_options_alone():
