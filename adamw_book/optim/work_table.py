@@ -142,6 +142,7 @@ class Launch:
     ) -> None:
         """One launch. A ``found_inf`` of 1 skips the step, within the kernel where the counts are on the device."""
         if found_inf is not None and not self.flags.counts_on_device and found_inf.item():
+            self.watch.found = None
             return
         from . import triton_kernel
 
