@@ -288,7 +288,7 @@ def check_gradients_are_let_go(device: str) -> None:
     p.grad, q.grad = torch.ones_like(p), torch.ones_like(q)
     optimizer.step()
     alive = [weakref.ref(t.grad) for t in (p, q)]
-    optimizer.found_inf = torch.ones(1, device=device)  # a step that is skipped
+    optimizer.max_norm, optimizer.found_inf = None, torch.ones(1, device=device)  # a step that is skipped
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     assert all(ref() is None for ref in alive)
