@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from adamw_book.data import digits, varying
-from adamw_book.ensemble import Task, train
+from adamw_book.ensemble import Task, batch_order, initial_parameters, train
 from adamw_book.evidence import grid
 from adamw_book.models import MLP
 from adamw_book.plots.stepper import stepper
@@ -277,8 +277,6 @@ def test_a_perturbation_is_trained_on_and_no_perturbation_changes_nothing():
 
 
 def test_adversarial_training_is_torchs_adamw_on_attacked_batches():
-    from adamw_book.ensemble import batch_order, initial_parameters
-
     learned = scenario.condition_task("adversarial training")
     runs = grid({"AdamW": {"lr": [0.01], "weight_decay": [0.5]}}, [3])
     result = train(learned, runs, steps=2, batch_size=50, evaluate=(), keep_parameters=True, progress=False)
@@ -348,6 +346,23 @@ def test_winners_are_chosen_by_what_their_condition_says():
     assert chosen.groupby("condition")["lr"].first().to_dict() == {
         "all pixels": 0.01, "varying pixels only": 0.01, "adversarial training": 0.1,
     }  # fmt: skip
+
+
+def test_weights_by_ink_are_sorted_by_the_images_of_their_own_run():
+    winners = pd.DataFrame(
+        [("Adam", "all pixels", 1e-9, "accuracy"), ("Adam", "all pixels", 1.0, "robust accuracy")],
+        columns=["arm", "condition", "lr", "tuned_on"],
+    ).assign(weight_decay=0.0, l2=0.0, score=0.9, n_seeds=2, edge="")
+    found = scenario.weights_by_ink(winners, [300, 301], progress=False)  # a learning rate that leaves the start
+    assert found.groupby("seed")["share"].sum().tolist() == pytest.approx([1, 1])
+    for seed, own in found.groupby("seed"):
+        ink = (scenario.task().data(seed)["train"][0] > 0).float().mean(0)
+        start = initial_parameters(scenario.task().model, [seed])["layers.0.weight"][0].abs().mean(0)
+        by_group = own.set_index("group")["size"]
+        assert by_group[0] == pytest.approx(start[ink == 0].mean().item(), rel=1e-3)
+        assert by_group[4] == pytest.approx(start[ink > 0.5].mean().item(), rel=1e-3)
+    with pytest.raises(ValueError, match="seeds 3 were used for tuning"):
+        scenario.weights_by_ink(winners, [3])
 
 
 def test_effects_of_tables_worked_by_hand():

@@ -22,6 +22,7 @@ from .conditions import (
     CONDITIONS,
     DOSE,
     EPSILON,
+    INK,
     MODELS,
     PIXELS,
     SETTINGS,
@@ -37,12 +38,14 @@ from .conditions import (
     stacked,
     task,
     tune,
+    weights_by_ink,
 )
 
 __all__ = [
     "CONDITIONS",
     "DOSE",
     "EPSILON",
+    "INK",
     "MODELS",
     "PIXELS",
     "SETTINGS",
@@ -70,6 +73,7 @@ __all__ = [
     "stacked",
     "task",
     "tune",
+    "weights_by_ink",
     "zero_gradients",
 ]
 

@@ -198,3 +198,29 @@ def evaluate(winners: pd.DataFrame, seeds: Sequence[int], progress: bool = True)
         tables.append(table.assign(condition=condition, tuned_on=tuned_on))
     table = pd.concat(tables, ignore_index=True)
     return table[table["metric"].str.contains("accuracy|norm")]
+
+
+INK = {"never": (-1.0, 0.0), "up to 2%": (0.0, 0.02), "to 10%": (0.02, 0.1), "to 50%": (0.1, 0.5), "more": (0.5, 1.0)}
+
+
+def weights_by_ink(winners: pd.DataFrame, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
+    """The first layer of "all pixels" winners, trained again: by the share of a run's training images that have ink on
+    a pixel (the groups of ``INK``), the mean size of a weight and the group's share of ‖·‖₁ over the layer.
+
+    Returns arm, seed, group (its number), size, share; a group without a pixel is left out.
+    """
+    own = headline_winners(winners)
+    own = own[own["condition"] == "all pixels"].drop(columns=["condition", "tuned_on"])
+    learned, runs = task(), retrain(own, seeds, used=SETTINGS["tuning_seeds"])
+    _, result = measure(learned, runs, "train", None, progress=progress)
+    sizes = result.parameters["layers.0.weight"].abs().mean(1)
+    rows = []
+    for run, size in zip(runs.itertuples(), sizes, strict=True):
+        ink = (learned.data(run.seed)["train"][0] > 0).float().mean(0)
+        for group, (low, high) in enumerate(INK.values()):
+            inside = (ink > low) & (ink <= high)
+            if inside.any():
+                rows.append(
+                    (run.arm, run.seed, group, size[inside].mean().item(), (size[inside].sum() / size.sum()).item())
+                )
+    return pd.DataFrame(rows, columns=["arm", "seed", "group", "size", "share"])
