@@ -69,11 +69,13 @@ def sanitizer() -> int | None:
         print("compute-sanitizer is not installed")
         return None
     print("compute-sanitizer:", flush=True)
-    cases = [sys.executable, "tests/optim/kernel_cases.py", "--half", "0", "--device", "cuda", "--brief"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    done = subprocess.run(
-        [tool, "--tool", "memcheck", *cases], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    found = re.search(r"ERROR SUMMARY: (\d+) error", done.stdout)
-    print(*done.stdout.splitlines()[-1:], sep="\n")
-    return int(found[1]) if found else 1
+    errors = 0
+    for half in ("0", "1"):
+        cases = [sys.executable, "tests/optim/kernel_cases.py", "--half", half, "--device", "cuda", "--brief"]
+        command = [tool, "--tool", "memcheck", *cases]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        found = re.search(r"ERROR SUMMARY: (\d+) error", done.stdout)
+        errors += int(found[1]) if found else 1
+        print(*done.stdout.splitlines()[-1:], sep="\n")
+    return errors

@@ -19,9 +19,9 @@ def races():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")
         import optimizer_step
-        from optimizer_races import asked, scenarios, shapes
+        from optimizer_races import asked, checks, scenarios, shapes
 
-        yield {"step": optimizer_step, "asked": asked, "scenarios": scenarios, "shapes": shapes}
+        yield {"step": optimizer_step, "asked": asked, "checks": checks, "scenarios": scenarios, "shapes": shapes}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,18 @@ def test_every_contender_of_the_gpu_races_can_be_made(races):
             before = params[0].detach().clone()
             contender.step(contender.make(params))
             assert (params[0] < before).all(), (scenario.name, name)
+
+
+def test_errors_of_the_sanitizer_are_added_up(races, tmp_path, monkeypatch):
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text("#!/bin/sh\necho '========= ERROR SUMMARY: 2 errors'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert races["checks"].sanitizer() == 4  # in both halves of the cases
+    tool.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(races["checks"].shutil, "which", lambda *_, **__: None)
+    assert races["checks"].sanitizer() is None
 
 
 def test_recorded_results_are_of_this_benchmark(races):
