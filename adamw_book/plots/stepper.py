@@ -16,7 +16,7 @@ from html import escape
 _STYLE = """
 .stepper {max-width: 30rem; margin: 1em 0; color: inherit}
 .stepper svg {width: 100%; height: auto; display: block}
-.stepper figcaption {min-height: 7.5em; line-height: 1.45}
+.stepper p {min-height: 7.5em; margin: .4em 0; line-height: 1.45}
 .stepper .stepper-row {display: flex; gap: .5em; align-items: center; margin: .4em 0}
 .stepper input {flex: 1; min-width: 4em}
 .stepper button {font: inherit; color: inherit; background: transparent; border: 1px solid currentColor;
@@ -28,7 +28,7 @@ _SCRIPT = """
 (() => {
   const root = document.getElementById("ID"), all = (s) => [...root.querySelectorAll(s)];
   const frames = all("svg > .frame"), captions = all("ol > li").map((e) => e.textContent);
-  const [slider] = all("input"), [caption] = all("figcaption"), [drawing] = all("svg");
+  const [slider] = all("input"), [caption] = all("p"), [drawing] = all("svg");
   const [back, play, on] = all("button");
   let timer = null;
   const show = (i) => {
@@ -96,7 +96,7 @@ def stepper(frames: Sequence[tuple[str, str]], static: str, size: tuple[int, int
         f'<div class="stepper-row"><button type="button" aria-label="previous frame">◀</button>'
         f'<input type="range" min="0" max="{len(frames) - 1}" value="0" step="1" aria-label="frame">'
         f'<button type="button">▶ play</button><button type="button" aria-label="next frame">▶▏</button></div>'
-        f'<figcaption aria-live="polite">{first}</figcaption>'
+        f'<p aria-live="polite">{first}</p>'
         f"<details><summary>All frames in words</summary><ol>{told}</ol></details></figure>"
         f"<script>{_SCRIPT.replace('ID', name)}</script>"
     )

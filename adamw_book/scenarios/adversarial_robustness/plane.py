@@ -86,8 +86,8 @@ def _static() -> str:
     x, y = _at(POINT)
     parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#1b87c9"/>')
     parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="10" fill="none" stroke="currentColor" stroke-width="2"/>')
-    words = f'<text x="{SIZE - 8}" y="{SIZE - 10}" text-anchor="end">first input →</text>'
-    words += '<text x="8" y="20">↑ second input (silent)</text>'
+    words = f'<text x="8" y="{SIZE - 10}">→ first input</text>'
+    words += f'<text x="{SIZE - 8}" y="20" text-anchor="end">↑ second input (silent)</text>'
     box = f'<rect x="1" y="1" width="{SIZE - 2}" height="{SIZE - 2}" fill="none" stroke="currentColor" opacity="0.5"/>'
     return box + f'<g font-size="15" fill="currentColor">{words}</g>' + "".join(parts)
 
