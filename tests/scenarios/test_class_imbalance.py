@@ -354,8 +354,10 @@ def test_the_headline_retrains_winners_on_the_seeds_that_it_is_given(monkeypatch
     found = imbalance.headline({"winners": winners}, range(300, 306))
     assert set(found) == {claim.id for claim in imbalance.STUDY.claims} and all(found.values())
     assert all(seeds == list(range(300, 306)) for _, seeds, _ in asked)
-    recorded = imbalance.effects(tables())["class_imbalance.minority"]
-    assert set(recorded) <= set(found["class_imbalance.minority"])
+    assert set(found["class_imbalance.minority"]) == {
+        f"{data}, {regime}" for data in imbalance.COUNTS for regime in ("tuned", "λ = 1, 1000 steps")
+    }
+    assert set(found["class_imbalance.threshold"]) == set(imbalance.COUNTS)
 
 
 def test_a_fixed_recipe_is_adam_where_it_has_no_decay():
