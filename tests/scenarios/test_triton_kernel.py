@@ -42,7 +42,7 @@ def test_the_host_is_timed_without_launches():
         seen.append((params[0], params[0].detach().clone()))
         return torch.optim.AdamW(params, fused=True)
 
-    assert 0 < scenario.host_seconds({"torch": make}, [(5,)], rounds=2)["torch"] < 1
+    assert 0 < scenario.host_seconds({"torch": make}, [(5,)], "cpu", rounds=2)["torch"] < 1
     assert all(torch.equal(p, start) for p, start in seen)
     p = torch.ones(3, requires_grad=True)
     p.grad = torch.ones(3)

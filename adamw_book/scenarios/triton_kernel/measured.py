@@ -94,10 +94,12 @@ def without_launches():
         yield
 
 
-def host_seconds(makes: dict[str, Make], shapes: list[tuple[int, ...]], rounds: int = 40) -> dict[str, float]:
+def host_seconds(
+    makes: dict[str, Make], shapes: list[tuple[int, ...]], device: str, rounds: int = 40
+) -> dict[str, float]:
     """Name → seconds of a step on the host without its launches, the shortest of several rounds in turns."""
     with without_launches():
-        return race({name: make(parameters(shapes, "cpu")).step for name, make in makes.items()}, "cpu", rounds)
+        return race({name: make(parameters(shapes, device)).step for name, make in makes.items()}, device, rounds)
 
 
 def records() -> list[dict]:
