@@ -161,7 +161,7 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
 def headline(
     tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True
 ) -> dict[str, dict[str, Effect]]:
-    """All claims on other seeds: the winners of three conditions retrained, the rest measured again."""
+    """All claims on other seeds: the winners of the headline's conditions retrained, the rest measured again."""
     winners = tables["winners"]
     evaluation = evaluate_winners(winners[winners["condition"].isin(HEADLINE)], seeds, progress)
     across = train_across(seeds, ACROSS | {"record": [0, ACROSS["steps"]]}, progress)

@@ -67,7 +67,7 @@ CONDITIONS = {
     "4 hidden layers, wrong labels": (lambda: MLP(depth=4), SETTINGS["wrong_labels"]),
     "small start, wrong labels": (small_start, SETTINGS["wrong_labels"]),
 }
-HEADLINE = ["1 hidden layer, wrong labels", "4 hidden layers, clean labels", "small start, wrong labels"]
+HEADLINE = [name for name in CONDITIONS if name != "1 hidden layer, clean labels"]
 CONTROLS = ("Adam", "Adam + L2")
 
 
