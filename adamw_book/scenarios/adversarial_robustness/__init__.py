@@ -116,14 +116,23 @@ def rescaled(parameters: Mapping[str, torch.Tensor], factor: float) -> dict[str,
     return out
 
 
-def dose(seeds: Sequence[int], weight_decay: Sequence[float], lr: float = DOSE["lr"], progress: bool = True, **only):
-    """AdamW with each λ at one learning rate, linear model and MLP, all and varying pixels: accuracy, robust accuracy
-    and mean L∞ radius on test data, and the weight norm. ``only`` restricts: model="linear", pixels="all pixels"."""
+def dose(
+    seeds: Sequence[int],
+    weight_decay: Sequence[float],
+    *,
+    lr: float = DOSE["lr"],
+    models: Sequence[str] = tuple(MODELS),
+    pixels: Sequence[str] = tuple(PIXELS),
+    attack: Mapping | None = SETTINGS["tuning_attack"],
+    progress: bool = True,
+) -> pd.DataFrame:
+    """AdamW with each λ at one learning rate, for each of ``models`` and ``pixels``: accuracy, mean L∞ radius and, with
+    an ``attack`` (its steps and restarts), robust accuracy on test data, and the weight norm."""
     runs, tables = grid({"AdamW": {"lr": [lr], "weight_decay": weight_decay}}, seeds), []
-    for model in [only.get("model")] if "model" in only else MODELS:
-        for pixels in [only.get("pixels")] if "pixels" in only else PIXELS:
-            table, _ = measure(task(pixels, model), runs, "test", SETTINGS["tuning_attack"], True, progress)
-            tables.append(table.assign(model=model, pixels=pixels))
+    for model in models:
+        for seen in pixels:
+            table, _ = measure(task(seen, model), runs, "test", attack, radius=True, progress=progress)
+            tables.append(table.assign(model=model, pixels=seen))
     table = pd.concat(tables, ignore_index=True)
     return table[~table["metric"].str.contains("loss")]
 
@@ -145,6 +154,11 @@ def shrunk(seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
+def _low_lr(seeds: Sequence[int], progress: bool) -> pd.DataFrame:
+    lambdas, only = [0.0, DOSE["mild"]], {"models": ["linear"], "pixels": ["all pixels"]}
+    return dose(seeds, lambdas, lr=DOSE["low_lr"], progress=progress, **only)
+
+
 def run(progress: bool = True) -> dict[str, pd.DataFrame]:
     """The full protocol: each condition tuned and its winners attacked on fresh seeds; the doses; the rescaling."""
     tuning = pd.concat([tune(condition, progress) for condition in CONDITIONS], ignore_index=True)
@@ -155,7 +169,7 @@ def run(progress: bool = True) -> dict[str, pd.DataFrame]:
         "winners": winners,
         "evaluation": evaluate(winners, seeds, progress),
         "dose": dose(seeds, DOSE["weight_decay"], progress=progress),
-        "low_lr": dose(seeds, [0.0, DOSE["mild"]], DOSE["low_lr"], progress, model="linear", pixels="all pixels"),
+        "low_lr": _low_lr(seeds, progress),
         "shrunk": shrunk(seeds, progress),
     }
 
@@ -197,10 +211,9 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
 
 def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True):
     """Both claims in all their regimes on other seeds: the recorded winners retrained and attacked, the doses again."""
-    doses = dose(seeds, [0.0, DOSE["mild"], DOSE["strong"]], progress=progress)
-    low_lr = dose(seeds, [0.0, DOSE["mild"]], DOSE["low_lr"], progress, model="linear", pixels="all pixels")
+    doses = dose(seeds, [0.0, DOSE["mild"], DOSE["strong"]], attack=None, progress=progress)
     return {
-        MARGIN.id: margin_effects(doses, low_lr, shrunk(list(seeds), progress)),
+        MARGIN.id: margin_effects(doses, _low_lr(seeds, progress), shrunk(list(seeds), progress)),
         WITHSTANDS.id: robust_effects(evaluate(headline_winners(tables["winners"]), seeds, progress)),
     }
 
