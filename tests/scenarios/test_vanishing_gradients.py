@@ -198,6 +198,7 @@ def test_dead_units_and_their_gradients_are_found():
     with torch.no_grad():
         own["layers.0.bias"][:] = own["layers.1.bias"][:] = 100.0  # fire always
         own["layers.0.bias"][1] = -1e6  # never fires: nothing flows into or out of it
+        own["layers.1.weight"].abs_()
         own["layers.1.weight"][3] = torch.tensor([-1.0, 0.0, 0.0, 0.0])
         own["layers.1.bias"][3] = own["layers.0.bias"][0] + own["layers.0.weight"][0].sum() / 2  # fires for some
         x = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]] * 3)
