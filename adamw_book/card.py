@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from html import escape
 
+from .display import Shown
 from .evidence import VERDICTS, Claim, Effect, judge, scale_of, show, verdict
 from .ledger import Record
 
@@ -41,23 +41,6 @@ _STYLE = """
 """
 
 
-@dataclass(frozen=True)
-class Card:
-    """Something shown as HTML where that can be shown, and as Markdown or text elsewhere."""
-
-    html: str
-    markdown: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown
-
-    def __str__(self) -> str:
-        return self.markdown
-
-
 def badge(verdict: str) -> str:
     """A verdict as an HTML badge: its symbol and its word, so that nothing hangs on the colour."""
     return (
@@ -65,7 +48,7 @@ def badge(verdict: str) -> str:
     )
 
 
-def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> Card:
+def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> Shown:
     """The card of a claim, its verdict computed from `effects` ({regime: Effect}); `note` is a closing line, for
     instance where the figures come from. All texts are escaped."""
     overall = verdict(claim, effects)
@@ -106,10 +89,10 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> C
         _row(named[effect.contrast] + regime, effect.text(), f"{SYMBOLS[judgement]} {judgement}")
         for regime, effect, judgement in rows
     ]
-    return Card(html, "\n".join(lines + (["", note] if note else [])))
+    return Shown(html, "\n".join(lines + (["", note] if note else [])))
 
 
-def verdict_table(records: Iterable[Record]) -> Card:
+def verdict_table(records: Iterable[Record]) -> Shown:
     """All verdicts at a glance, one row a record: chapter, claim, verdict, and the range of its effects over the
     regimes."""
     records = list(records)
@@ -129,7 +112,7 @@ def verdict_table(records: Iterable[Record]) -> Card:
     )
     lines = ["| Chapter | Claim | Verdict | Effect |", "|---|---|---|---|"]
     lines += [_row(chapter, text, f"{SYMBOLS[word]} {word}", " ".join(span)) for chapter, text, word, span in rows]
-    return Card(html, "\n".join(lines))
+    return Shown(html, "\n".join(lines))
 
 
 def _parts_html(*parts: str) -> str:

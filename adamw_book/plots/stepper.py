@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
+
+from ..display import Shown
 
 _STYLE = """
 .stepper {max-width: 30rem; margin: 1em 0; color: inherit}
@@ -54,24 +55,7 @@ _SCRIPT = """
 """
 
 
-@dataclass(frozen=True)
-class Stepper:
-    """HTML where that can be shown, the captions as Markdown elsewhere."""
-
-    html: str
-    markdown: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown
-
-    def __str__(self) -> str:
-        return self.markdown
-
-
-def stepper(frames: Sequence[tuple[str, str]], static: str, size: tuple[int, int], label: str) -> Stepper:
+def stepper(frames: Sequence[tuple[str, str]], static: str, size: tuple[int, int], label: str) -> Shown:
     """A picture to step through.
 
     frames: (SVG elements, caption) of each frame; a caption is a sentence of plain text. static: SVG elements behind
@@ -100,4 +84,4 @@ def stepper(frames: Sequence[tuple[str, str]], static: str, size: tuple[int, int
         f"<details><summary>All frames in words</summary><ol>{told}</ol></details></figure>"
         f"<script>{_SCRIPT.replace('ID', name)}</script>"
     )
-    return Stepper(html, f"**{label}**\n\n" + "\n".join(f"{i}. {c}" for i, (_, c) in enumerate(frames, 1)))
+    return Shown(html, f"**{label}**\n\n" + "\n".join(f"{i}. {c}" for i, (_, c) in enumerate(frames, 1)))

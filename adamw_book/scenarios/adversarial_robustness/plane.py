@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adamw_book.display import Shown
 from adamw_book.dynamics import drive
-from adamw_book.plots.stepper import Stepper, stepper
+from adamw_book.plots.stepper import stepper
 
 PLANE = {"examples": 40, "start": (0.5, 2.0), "steps": 600, "lr": 0.01, "weight_decay": 0.5, "l2": 0.01}
 POINT = (2.0, 0.0)  # the example whose radius is drawn
@@ -92,7 +93,7 @@ def _static() -> str:
     return box + f'<g font-size="15" fill="currentColor">{words}</g>' + "".join(parts)
 
 
-def player() -> Stepper:
+def player() -> Shown:
     """The animation of the chapter: first Adam's final weights are only rescaled, then AdamW trains from the start."""
     found = paths()
     adam, adamw, l2 = found["Adam"], found["AdamW"], found["Adam + L2"]
