@@ -54,8 +54,11 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     overall = verdict(claim, effects)
     rows = [(regime, effect, judge(effect, claim.smallest_effect)) for regime, effect in effects.items()]
     contrasts = {effect.contrast for effect in effects.values()}
-    # one contrast is named once, above the table; several are named in each row
-    named = {contrast: "" if len(contrasts) == 1 else f"{contrast}: " for contrast in contrasts}
+    # one contrast is named once, above the table; of several each row names its own, unless its regime does
+    own = {
+        regime: f"{e.contrast}: " if len(contrasts) > 1 and f"against {e.control}" not in regime else ""
+        for regime, e in effects.items()
+    }
     pair = f"{contrasts.pop()}, " if len(contrasts) == 1 else ""
     level = f"{100 * next(iter(effects.values())).confidence:g}%"
     points = scale_of(claim.metric) == "pp"
@@ -70,7 +73,7 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
 
     body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
     cells = "".join(
-        f'<tr><th scope="row">{escape(named[effect.contrast] + regime)}</th>'
+        f'<tr><th scope="row">{escape(own[regime] + regime)}</th>'
         f"<td>{_parts_html(*effect.parts(), f'n = {effect.n}')} {badge(judgement)}</td></tr>"
         for regime, effect, judgement in rows
     )
@@ -86,7 +89,7 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     lines += [line for key, text in about for line in (f"**{key}:** {text}", "")]
     lines += [caption, "", "| Regime | Effect | Judgement |", "|---|---|---|"]
     lines += [
-        _row(named[effect.contrast] + regime, effect.text(), f"{SYMBOLS[judgement]} {judgement}")
+        _row(own[regime] + regime, effect.text(), f"{SYMBOLS[judgement]} {judgement}")
         for regime, effect, judgement in rows
     ]
     return Shown(html, "\n".join(lines + (["", note] if note else [])))

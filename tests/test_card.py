@@ -127,6 +127,8 @@ def test_several_contrasts_are_named_in_their_rows():
     words = Tree(claim_card(CLAIM, effects)._repr_html_()).words()
     assert "AdamW − (Adam + L2): deep +2.00 pp" in words and "AdamW − Adam: deep, no decay +3.00 pp" in words
     assert "test accuracy: mean difference" in words
+    told = {"deep, against Adam + L2": effect(0.02), "deep, against Adam": effect(0.03, control="Adam")}
+    assert "AdamW −" not in Tree(claim_card(CLAIM, told)._repr_html_()).words().split("Regime")[1]
 
 
 def test_markdown_has_the_same_content():

@@ -84,7 +84,8 @@ def _device() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    threads = f", {torch.get_num_threads()} threads" if torch is not None else ""
+    count = 0 if torch is None else torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count > 1)}" if count else ""
     return f"CPU: {names[0] if names else platform.machine()}{threads}"
 
 
