@@ -29,3 +29,17 @@ def pytest_runtest_protocol(item: pytest.Item):
     finally:
         if interpret is not None:
             os.environ["TRITON_INTERPRET"] = interpret
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What the tests of the compiled kernel found (tests/optim/test_compiled.py), as a table after all tests, whichever
+    process ran them. It stands here because only this file is read by the process that hands out the tests."""
+    reports = [r for found in terminalreporter.stats.values() for r in found if getattr(r, "when", "") == "call"]
+    rows = [tuple(value) for r in reports for name, value in r.user_properties if name == "compiled kernel"]
+    if not rows:
+        return
+    terminalreporter.section("the AdamW kernel, compiled: bytes of spills, loads and stores of 128 bits")
+    line = "{:6} {:20} {:10} {:>9} {:>6} {:>5} {:>6}"
+    terminalreporter.write_line(line.format("GPU", "dtypes", "flags", "registers", "spills", "loads", "stores"))
+    for architecture, *row in sorted(rows, key=lambda r: (r[2] != "plain", r[2], r[1], r[0])):
+        terminalreporter.write_line(line.format(f"sm_{architecture}", *row))

@@ -18,8 +18,8 @@ MOST_REGISTERS |= {"amsgrad": 80, "all": 86}
 
 
 def check(architecture: int, dtypes: str, flags: str, note) -> None:
-    """Compile, note registers, spills and 128-bit accesses for the table (conftest.py), and hold them to what they must
-    be.
+    """Compile, note registers, spills and 128-bit accesses for the table (tests/conftest.py), and hold them to what
+    they must be.
     """
     kernel = compiled_kernel.compile_step(architecture, dtypes, flags)
     found = compiled_kernel.figures(kernel)
