@@ -213,6 +213,7 @@ def test_page(opened, site: str):
             src for alt, src in images if len(alt) < 3 or re.search(r"[/\\]|\.(png|svg|jpe?g|gif)$", alt)
         ],
         "pictures that are not there": [src for src in page.locator("img").evaluate_all(IMAGES) if src],
+        "warnings of a cell's code": page.locator(".output.stderr").all_inner_texts(),
         "solutions that are not hidden": page.locator(".solution:not(.toggle-hidden)").count(),
         "light boxes on a dark page": page.theme == "dark" and page.evaluate(LIGHT_BOXES),
         "text of low contrast": page.evaluate(LOW_CONTRAST, CONTRAST),
