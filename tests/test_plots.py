@@ -216,6 +216,21 @@ def test_heat_map_gives_zero_a_place_of_its_own():
     assert ax.get_yticks() == pytest.approx([0.25, 1, 4])
 
 
+@pytest.mark.parametrize(
+    "values, labels",
+    [
+        ([0.001, 0.003, 0.01], ["0.001", "0.003", "0.01"]),
+        ([0, *np.logspace(-3, -1, 7)], ["0", "$10^{-3}$", "", "", "$10^{-2}$", "", "", "$10^{-1}$"]),
+        ([3, 6, 12, 24, 48, 96, 192], ["3", "", "12", "", "48", "", "192"]),
+    ],
+)
+def test_heat_map_labels_powers_of_ten_where_there_is_no_room_for_all(values, labels):
+    runs = grid({"AdamW": {"lr": [1e-3, 1e-2], "weight_decay": values}}, [0])
+    table = runs.assign(step=1, metric="validation accuracy", value=np.arange(len(runs)))
+    (ax,) = heat_map_pair({"AdamW": table}, "validation accuracy")
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == labels
+
+
 def test_heat_map_uses_axes_that_it_is_given():
     _, given = plt.subplots(1, 2)
     assert list(heat_map_pair(tuned(), "validation accuracy", axes=given)) == list(given)

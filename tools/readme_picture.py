@@ -16,7 +16,9 @@ def main() -> None:
     runs = ledger.read("decoupled_weight_decay.separability").tables["map"]
     best = runs.groupby(["arm", "lr", "decay"])["value"].mean().max()
     panels = {title: runs[runs["arm"] == arm] for arm, title in TITLES.items()}
-    plots.heat_map_pair(panels, "validation accuracy", y="decay", limits=(0.7, best))
+    axes = plots.heat_map_pair(panels, "validation accuracy", y="decay", limits=(0.7, best))
+    for ax, symbol in zip(axes, ("penalty ℓ", "decay λ", "share a step λ′"), strict=True):
+        ax.set_ylabel(symbol)
     plt.savefig(TARGET, dpi=160, bbox_inches="tight", facecolor="white")
     print(f"wrote {TARGET.name}")
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from .scales import log_places, tick_label
+from .scales import log_places, tick_labels
 from .tables import need, rows_at
 from .theme import WIDTH, label_of, styled
 
@@ -85,10 +85,9 @@ def _heat_map(ax: Axes, found: pd.DataFrame, low: float, high: float, higher_is_
     mesh = ax.pcolormesh(_edges(xs), _edges(ys), values, cmap="viridis", vmin=low, vmax=high)
     ax.set(xscale="log", yscale="log")
     for axis, places, names in ((ax.xaxis, xs, found.columns), (ax.yaxis, ys, found.index)):
-        every = 1 if len(names) <= 6 else 2  # more labels than that run into each other
-        axis.set_ticks(places, [tick_label(v) if i % every == 0 else "" for i, v in enumerate(names)])
+        axis.set_ticks(places, tick_labels(names))
         axis.set_minor_locator(mpl.ticker.NullLocator())
-    ax.tick_params(axis="x", rotation=45)
+    ax.tick_params(axis="x", rotation=0 if any("$" in label for label in tick_labels(found.columns)) else 45)
     ax.grid(False)
     score = values if higher_is_better else -values
     best = [int(np.ma.argmax(column)) for column in score.T]

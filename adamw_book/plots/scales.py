@@ -25,3 +25,17 @@ def tick_label(value: float) -> str:
         return f"{value:g}".replace("-", "−")
     digits, power = f"{value:e}".split("e")
     return f"{float(digits):g}e−{abs(int(power))}"
+
+
+def tick_labels(values: Sequence[float], room: int = 6) -> list[str]:
+    """A label for each place of a grid on a logarithmic axis, some of them empty where there is no room for all: then
+    the powers of ten keep theirs, or every second value where the grid holds fewer than two of them.
+    """
+    if len(values) <= room:
+        return [tick_label(value) for value in values]
+    powers = [np.log10(value) if value > 0 else np.nan for value in values]
+    whole = np.isclose(powers, np.round(powers), atol=0.01)
+    if whole.sum() < 2:
+        return [tick_label(value) if i % 2 == 0 else "" for i, value in enumerate(values)]
+    shown = zip(values, powers, whole, strict=True)
+    return [f"$10^{{{round(power)}}}$" if at else "0" if value == 0 else "" for value, power, at in shown]
