@@ -1,22 +1,17 @@
 """Class AdamW: what a user of torch sees. It checks arguments, keeps torch's state and hands each step to a backend."""
 
-import os
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from . import fused_cpu
+from .backends import BACKENDS, why_not_torch, why_not_triton
 from .coefficients import check_arguments, check_leading_axis, is_vector, replicas_of
-from .entry import Entry, is_dense, local
+from .entry import Entry
 from .explanation import Explanation
 from .plan import Plan
+from .state import MOMENTS, STATE_DTYPES, count, fit, new_state, state_dtype_of
 
-BACKENDS = ("triton", "torch", "reference")
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 OWN_OPTIONS = ("l2", "lr_independent", "cautious", "stochastic_rounding", "state_dtype")  # those torch does not know
-KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.complex64, torch.complex128)
 
 
 class AdamW(Optimizer):
@@ -103,8 +98,9 @@ class AdamW(Optimizer):
             )
         if max_norm is not None and not 0.0 < max_norm:
             raise ValueError(f"Invalid max_norm value: {max_norm}; a number above 0, or None for no clipping")
-        if state_dtype is not None and not state_dtype.is_floating_point:
-            raise ValueError(f"Invalid state_dtype: {state_dtype}; a floating-point dtype, or None for the parameters'")
+        if state_dtype not in (None, *STATE_DTYPES):
+            known = ", ".join(map(str, STATE_DTYPES))
+            raise ValueError(f"Invalid state_dtype: {state_dtype}; one of {known}, or None for the parameters'")
         if backend not in (None, *BACKENDS):
             raise ValueError(f"backend: {backend!r} is unknown; choose from {', '.join(map(repr, BACKENDS))} or None")
         defaults = {
@@ -181,7 +177,7 @@ class AdamW(Optimizer):
         return loss
 
     def _update(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        if self._plan is None or not self._plan.fits(self.param_groups, self.explain):
+        if self._plan is None or not self._plan.fits(self.param_groups, self.state, self.explain):
             if self._plan is not None and self._plan.captured:
                 self._captured.append(self._plan)  # its graph may be replayed as long as the optimizer lives
             self._plan = self._sort()
@@ -197,25 +193,21 @@ class AdamW(Optimizer):
                     idle.append(p)
                 else:
                     check_leading_axis(p, replicas, group)
-                    self._prepare(p, group)
+                    self._prepare(p, index, group)
                     entry = Entry(p, index, group, self.state[p], replicas)
                     entries.append((self._backend_of(p, group, replicas), entry))
                 index += 1
-        return Plan(self.param_groups, entries, idle, self.explain)
+        return Plan(self.param_groups, self.state, entries, idle, self.explain)
 
-    def _prepare(self, p: Tensor, group: dict) -> None:
-        """Check one parameter with a gradient and make its state at its first step."""
+    def _prepare(self, p: Tensor, index: int, group: dict) -> None:
+        """Check one parameter with a gradient and its state, and make that at its first step."""
         if p.grad.is_sparse:
             raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
         state = self.state[p]
         if len(state) == 0:
-            state["step"] = _count(0.0, p, group)
-            for name in MOMENTS if group["amsgrad"] else MOMENTS[:2]:
-                state[name] = torch.zeros_like(p, memory_format=torch.preserve_format, dtype=_state_dtype(p, group))
-        elif not group["differentiable"]:  # a state that was saved beside a parameter of another memory format
-            for name in MOMENTS:
-                if name in state and local(state[name]).stride() != local(p).stride():
-                    state[name] = torch.empty_like(p, dtype=state[name].dtype).copy_(state[name])
+            state.update(new_state(p, group))
+        else:
+            fit(state, p, index, group)
         if group["differentiable"] and state["step"].requires_grad:
             raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
         if group["foreach"] and isinstance(group["lr"], Tensor) and not group["capturable"]:
@@ -226,18 +218,11 @@ class AdamW(Optimizer):
         if wanted == "reference" or (wanted is None and group["differentiable"]):
             return "reference"
         if wanted == "torch" or (wanted is None and p.is_cpu):
-            beyond = self.explain or group["cautious"] or group["differentiable"] or _state_dtype(p, group) != p.dtype
-            beyond = beyond or (group["stochastic_rounding"] and p.dtype == torch.bfloat16)
-            if not beyond and fused_cpu.supports(local(p), replicas, group["betas"]):
-                return "torch"
-            problem = (
-                "covers contiguous floating-point parameters on the CPU, without vectors as betas, autograd, cautious, "
-                f"stochastic_rounding, state_dtype or explain; got {p.dtype} on {p.device}"
-            )
+            name, problem = "torch", why_not_torch(p, group, replicas, self.explain)
         else:
-            problem = _why_not_triton(p, group, replicas)
-            if problem is None:
-                return "triton"
+            name, problem = "triton", why_not_triton(p, group, replicas)
+        if problem is None:
+            return name
         if wanted is not None:
             raise ValueError(f"backend: {wanted!r} {problem}; backend=None chooses for each parameter")
         return "reference"
@@ -254,23 +239,24 @@ class AdamW(Optimizer):
         return super().__getstate__() | own
 
     def __setstate__(self, state: dict) -> None:
+        replaced = self.__dict__.get("param_groups", [])  # when a state is loaded
         super().__setstate__(state)
         self._captured = self.__dict__.get("_captured", [])
         if self.__dict__.get("_plan") is not None and self._plan.captured:
             self._captured.append(self._plan)
         self._plan = None
-        for group in self.param_groups:
+        for i, group in enumerate(self.param_groups):
             for name in ("amsgrad", "maximize", "capturable", "differentiable"):
                 group.setdefault(name, False)
             for name in ("foreach", "fused"):
                 group.setdefault(name, None)
             for name in OWN_OPTIONS:
-                group.setdefault(name, self.defaults[name])
+                group.setdefault(name, (replaced[i] if i < len(replaced) else self.defaults)[name])
             group["decoupled_weight_decay"] = True
             for p in group["params"]:
                 step = self.state[p].get("step") if p in self.state else None
                 if step is not None and not isinstance(step, Tensor):
-                    self.state[p]["step"] = _count(float(step), p, group)
+                    self.state[p]["step"] = count(float(step), p, group)
         if any(group["fused"] for group in self.param_groups):
             self._step_supports_amp_scaling = True
 
@@ -278,40 +264,27 @@ class AdamW(Optimizer):
         """Load as in torch. What the saved groups do not say, as those of torch's AdamW say nothing of ``l2``,
         stays.
         """
-        before = [{name: group[name] for name in OWN_OPTIONS} for group in self.param_groups]
-        super().load_state_dict(state_dict)
-        for group, own, saved in zip(self.param_groups, before, state_dict["param_groups"], strict=True):
-            group.update({name: value for name, value in own.items() if name not in saved})
-            for p, number in zip(group["params"], saved["params"], strict=True):
-                dtype = _state_dtype(p, group)
-                if number in state_dict["state"] and dtype != p.dtype:  # torch has rounded them to the parameter's
-                    moments = {n: t for n, t in state_dict["state"][number].items() if n in MOMENTS}
-                    self.state[p].update({n: t.to(p.device, dtype) for n, t in moments.items()})
+        given = state_dict
 
+        def look(optimizer: Optimizer, adapted: dict) -> None:
+            nonlocal given
+            given = adapted
 
-def _state_dtype(p: Tensor, group: dict) -> torch.dtype:
-    return group["state_dtype"] if group["state_dtype"] is not None and not p.is_complex() else p.dtype
+        def restore(optimizer: Optimizer) -> None:
+            for group, saved in zip(self.param_groups, given["param_groups"], strict=True):
+                for p, number in zip(group["params"], saved["params"], strict=True):
+                    dtype = state_dtype_of(p, group)
+                    if number in given["state"] and dtype != p.dtype:  # torch has rounded them to the parameter's
+                        moments = {n: t for n, t in given["state"][number].items() if n in MOMENTS}
+                        self.state[p].update({n: t.to(p.device, dtype) for n, t in moments.items()})
 
-
-def _count(value: float, p: Tensor, group: dict) -> Tensor:
-    """A step count where the group wants it: torch's dtype for it, on the CPU or beside the parameter."""
-    dtype = torch.float64 if torch.get_default_dtype() == torch.float64 and not group["fused"] else torch.float32
-    return torch.tensor(value, dtype=dtype, device=p.device if group["capturable"] or group["fused"] else "cpu")
-
-
-def _why_not_triton(p: Tensor, group: dict, replicas: int | None) -> str | None:
-    """What keeps a parameter from the kernel, if anything does."""
-    if find_spec("triton") is None:
-        return "needs the package triton, which is not installed"
-    if p.device.type != "cuda" and not (p.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        return (
-            f"needs parameters on a CUDA device, got {p.device} (with TRITON_INTERPRET=1 set before the first import, "
-            "Triton interprets the kernel on the CPU)"
+        # after all of the user's hooks that may adapt the state, and before those that may look at what became of it
+        hooks = (
+            self.register_load_state_dict_pre_hook(look),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
         )
-    if group["differentiable"]:
-        return "does not support differentiable=True"
-    if p.dtype not in KERNEL_DTYPES:
-        return f"supports {', '.join(map(str, KERNEL_DTYPES))}, got {p.dtype}"
-    if not is_dense(local(p), replicas):
-        return f"needs dense parameters, replica after replica, got shape {tuple(p.shape)} with strides {p.stride()}"
-    return None
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()

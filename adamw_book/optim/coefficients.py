@@ -16,15 +16,17 @@ def decay_rate(group: dict) -> float | Tensor:
     """What ``weight_decay`` is multiplied with: lr; with ``lr_independent`` the factor of the schedule, lr /
     initial_lr.
 
-    torch's schedulers note ``initial_lr`` in the group. Without it there is no schedule to follow: the factor is 1.
+    torch's schedulers note ``initial_lr`` in the group. Without it there is no schedule to follow: the factor is 1, and
+    0 where lr is 0, which stops both steps. (torch.distributed.checkpoint takes a step with lr = 0 to make a state.)
     """
     lr, initial = group["lr"], group.get("initial_lr")
     if not group["lr_independent"]:
         return lr
     if initial is None:
-        return 1.0
+        return (lr != 0).to(lr.dtype) if isinstance(lr, Tensor) else float(lr != 0)
     if isinstance(lr, Tensor) or isinstance(initial, Tensor):
-        return (lr / initial).nan_to_num(nan=1.0)
+        factor = lr / initial  # nan or infinite where the schedule began at 0
+        return factor.where(factor.isfinite(), 1.0)
     return lr / initial if initial else 1.0
 
 
@@ -92,10 +94,15 @@ def _check_range(name: str, message: str, value: float | Tensor, below: float = 
         if not 0.0 <= value < below:
             raise ValueError(f"{message}: {value}")
         return
+    if value.dim() != 1:
+        raise ValueError(
+            f"Tensor {name} must be 1-element, or of shape (R,) with one value a replica; "
+            f"got shape {tuple(value.shape)}"
+        )
     wrong = ~((value >= 0.0) & (value < below))
     if wrong.any():
-        replica = int(wrong.nonzero()[0, 0])
+        replica = int(wrong.nonzero()[0])
         limit = "0 or more" if below == float("inf") else f"in [0, {below:g})"
         raise ValueError(
-            f"{message}: {name}[{replica}] is {value.flatten()[replica].item():g}; each replica's value must be {limit}"
+            f"{message}: {name}[{replica}] is {value[replica].item():g}; each replica's value must be {limit}"
         )

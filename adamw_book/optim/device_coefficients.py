@@ -49,7 +49,7 @@ class DeviceCoefficients:
             places.append(place)
         if rows != self.sent:
             self.sent = rows
-            upload(self.numbers, torch.tensor(rows, dtype=self.dtype))
+            upload(self.numbers, torch.tensor(rows, dtype=self.dtype, device="cpu"))  # whatever the default device
         places = np.array(places, dtype=np.int64)
         if self.seen_places is None or not np.array_equal(places, self.seen_places):
             self.seen_places = places

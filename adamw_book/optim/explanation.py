@@ -24,8 +24,14 @@ class Explanation(NamedTuple):
         return cls(param.sqrt(), decay.sqrt(), gradient.sqrt(), product / (decay.sqrt() * gradient.sqrt()))
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 on Apple's GPUs, which have no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def sums_of(param: Tensor, decay_step: Tensor, gradient_step: Tensor, replicas: int) -> Tensor:
-    """Σθ², Σd², Σu² and Σdu of each replica, shape (R, 4), in float64."""
-    rows = [t.detach().reshape(replicas, t.numel() // replicas).double() for t in (param, decay_step, gradient_step)]
+    """Σθ², Σd², Σu² and Σdu of each replica, shape (R, 4), in the device's widest dtype."""
+    dtype = widest(param.device)
+    rows = [t.detach().reshape(replicas, t.numel() // replicas).to(dtype) for t in (param, decay_step, gradient_step)]
     squares = [row.square().sum(1) for row in rows]
     return torch.stack([*squares, (rows[1] * rows[2]).sum(1)], 1)

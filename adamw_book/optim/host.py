@@ -6,7 +6,7 @@ from torch import Tensor
 from . import fused_cpu, reference
 from .coefficients import decay_rate, is_vector
 from .entry import Entry, numbers, sharding
-from .explanation import sums_of
+from .explanation import sums_of, widest
 from .watch import Watch, common_buffer
 
 
@@ -139,8 +139,9 @@ class Reference(Bundle):
 
 
 def _double(value: float | Tensor, device: torch.device) -> float | Tensor:
-    """Tensor coefficients in float64: 1 − β₂ᵗ loses half of float32's digits at the first step."""
-    return value.squeeze().to(device, torch.float64) if isinstance(value, Tensor) else value
+    """Tensor coefficients in float64, where the device has it: 1 − β₂ᵗ loses half of float32's digits at the first
+    step."""
+    return value.squeeze().to(device, widest(device)) if isinstance(value, Tensor) else value
 
 
 def _number_or_vector(value: float | Tensor) -> float | Tensor:

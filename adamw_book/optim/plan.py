@@ -16,10 +16,16 @@ class Plan:
     """Bundles that together update every parameter with a gradient."""
 
     def __init__(
-        self, groups: list[dict], entries: list[tuple[str, Entry]], idle: list[Tensor], explain: bool = False
+        self,
+        groups: list[dict],
+        state: dict[Tensor, dict],
+        entries: list[tuple[str, Entry]],
+        idle: list[Tensor],
+        explain: bool = False,
     ) -> None:
         """``entries``: (backend, entry) of each parameter with a gradient; ``idle``: the parameters without."""
         self.idle, self.explain = idle, explain
+        self.state, self.states = state, list(state.values())
         self.groups = [(group, list(group["params"]), Flags.of(group), replicas_of(group)) for group in groups]
         bundles: dict[tuple, list[Entry]] = {}
         for backend, entry in entries:
@@ -27,9 +33,15 @@ class Plan:
             bundles.setdefault((backend, sharding(entry.param), *kind), []).append(entry)
         self.bundles = [_bundle(backend, same) for (backend, *_), same in bundles.items()]
 
-    def fits(self, groups: list[dict], explain: bool) -> bool:
+    def fits(self, groups: list[dict], state: dict[Tensor, dict], explain: bool) -> bool:
         """Whether parameters, gradients, state and flags still are what was sorted; a look at each, no more."""
-        same = self._same_groups(groups, explain) and all(bundle.fits() for bundle in self.bundles)
+        same = (
+            self._same_groups(groups, explain)
+            and state is self.state
+            and len(state) == len(self.states)
+            and all(map(is_, state.values(), self.states))  # each parameter's own dict; its tensors are watched
+            and all(bundle.fits() for bundle in self.bundles)
+        )
         if not same:
             for bundle in self.bundles:
                 bundle.watch.found = None

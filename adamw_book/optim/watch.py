@@ -29,7 +29,7 @@ class Watch:
         self.grad_dtypes = [e.grad_dtype for e in entries]
         self.contiguous = all(local(p).is_contiguous() for p in self.params)
         self.strides = None if self.contiguous else [local(p).stride() for p in self.params]
-        self.places = self._places(self.params)
+        self.places, self.numels = self._places(self.params), list(map(Tensor.numel, self.params))
         # A state that is loaded or replaced is another object, and noticed at once. Memory that is put beneath the same
         # object (``state.data = …``) is noticed at once when it befalls all, and in turn when it befalls one; until
         # then the step goes on in the memory that it knows, which is therefore held.
@@ -47,6 +47,7 @@ class Watch:
                 [g.dtype for g in grads] == self.grad_dtypes
                 and all(map(is_, chain.from_iterable(map(self.of_state, self.states)), self.kept))
                 and self._places(self.params) == self.places
+                and list(map(Tensor.numel, self.params)) == self.numels
                 and self._same_strides()
                 and self._same_sample()
             )

@@ -106,7 +106,7 @@ class Launch:
         if entries[0].group["capturable"]:
             targets = (self.coefficients.numbers, *self.table)
             pinned = self.device.type == "cuda"
-            self.staged = [torch.empty(t.shape, dtype=t.dtype, pin_memory=pinned) for t in targets]
+            self.staged = [torch.empty(t.shape, dtype=t.dtype, device="cpu", pin_memory=pinned) for t in targets]
         self.captured = False
 
     def fits(self) -> bool:
@@ -130,6 +130,8 @@ class Launch:
             grads = self._find_gradients()
             triton_kernel.sum_of_squares(self, partial, arrived, squares)
             del grads  # the launch is queued
+        else:
+            squares.zero_()  # a shard without elements; what other processes added at the last step lies here
         return squares
 
     def step(

@@ -125,6 +125,8 @@ def cases() -> Iterator[tuple[str, Callable[[str], None]]]:
         kernel_checks.check_gradients_are_let_go,
         kernel_checks.check_user_sets_the_count,
         kernel_checks.check_changes_between_steps,
+        kernel_checks.check_states_from_elsewhere,
+        kernel_checks.check_any_default_device,
         kernel_checks.check_beyond_2_31_elements,
     ):
         yield check.__name__.removeprefix("check_").replace("_", " "), check

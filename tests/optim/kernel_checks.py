@@ -1,8 +1,10 @@
 """What the Triton kernel and its work table are held to, one function a check; kernel_cases.py lists the cases."""
 
 import weakref
+from collections import defaultdict
 from collections.abc import Callable
 
+import pytest
 import torch
 from seven_steps import assert_same_training, parameters
 from torch import Tensor
@@ -331,6 +333,12 @@ def check_changes_between_steps(device: str, backend: str | None = "triton") -> 
         "a moment is written": lambda optimizer, p: optimizer.state[p]["exp_avg"].mul_(2),
         "the moments' memory changes": set_states,
         "a count is replaced": lambda optimizer, p: optimizer.state[p].update(step=optimizer.state[p]["step"] + 10),
+        "the state is cleared": lambda optimizer, p: optimizer.state.clear(),
+        "the state is replaced": lambda optimizer, p: setattr(optimizer, "state", defaultdict(dict)),
+        "a parameter's state is deleted": lambda optimizer, p: optimizer.state.pop(p),
+        "a parameter's state is replaced": lambda optimizer, p: optimizer.state.update(
+            {p: {name: value + 1 for name, value in optimizer.state[p].items()}}
+        ),
         "a state is loaded": lambda optimizer, p: optimizer.load_state_dict(optimizer.state_dict()),
         "a group joins": lambda optimizer, p: optimizer.add_param_group(
             {"params": [torch.nn.Parameter(torch.ones(3, device=device))], "lr": 0.3}
@@ -356,6 +364,61 @@ def check_changes_between_steps(device: str, backend: str | None = "triton") -> 
             results.append(params)
         for i, (p, q) in enumerate(zip(*results, strict=True)):
             torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6, msg=lambda m, w=f"{name}, {i}": f"{w}: {m}")
+
+
+def check_states_from_elsewhere(device: str, backend: str | None = "triton") -> None:
+    """A state that is not the parameter's is refused before anything is written; a count of another dtype or device is
+    brought into place."""
+
+    def one(**options) -> tuple[torch.nn.Parameter, AdamW]:
+        p = torch.nn.Parameter(torch.ones(6, 5, device=device))
+        p.grad = torch.ones_like(p)
+        return p, AdamW([torch.nn.Parameter(torch.ones(2, device=device)), p], lr=0.1, backend=backend, **options)
+
+    small = torch.zeros(3, 5, device=device)  # the strides are the parameter's
+    for name, moment in (("exp_avg", small), ("exp_avg_sq", small[0]), ("exp_avg_sq", torch.zeros(6, 5).bfloat16())):
+        p, optimizer = one()
+        zeros = {"step": torch.tensor(1.0), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        optimizer.state[p] |= zeros | {name: moment.to(device)}
+        with pytest.raises(ValueError, match=rf"state of parameter 1: {name} has shape \(.*\) and torch\..* needed"):
+            optimizer.step()
+        assert torch.equal(p, torch.ones_like(p)) and optimizer.state[p]["step"] == 1
+
+    p, optimizer = one()  # the parameter shrinks after a step
+    optimizer.step()
+    p.data, p.grad = p.data[:3], None
+    p.grad = torch.ones_like(p)
+    with pytest.raises(ValueError, match=r"state of parameter 1: exp_avg has shape \(6, 5\)"):
+        optimizer.step()
+
+    ends = []
+    for count in (torch.tensor(4.0), torch.tensor(4), torch.tensor(4.0, device=device), torch.tensor(4.0).double()):
+        for options in ({}, {"capturable": True}):
+            p, optimizer = one(**options)
+            optimizer.state[p] |= {
+                "step": count.clone(), "exp_avg": torch.ones_like(p), "exp_avg_sq": torch.ones_like(p)
+            }  # fmt: skip
+            optimizer.step()
+            assert optimizer.state[p]["step"] == 5 and optimizer.state[p]["step"].is_floating_point()
+            ends.append(p.detach())
+    for end in ends:
+        torch.testing.assert_close(end, ends[0])
+
+
+def check_any_default_device(device: str, backend: str | None = "triton") -> None:
+    """torch.set_default_device changes nothing: here it is one on which no value can be stored."""
+    ends = []
+    for elsewhere in (False, True):
+        p = torch.nn.Parameter(torch.ones(6, 5, device=device))
+        lr = torch.linspace(0.1, 0.2, 6, device=device)
+        optimizer = AdamW([p], lr=lr, weight_decay=0.1, backend=backend, max_norm=1.0)
+        p.grad = torch.ones_like(p)
+        with torch.device("meta" if elsewhere else device):
+            for step in range(3):
+                optimizer.param_groups[0]["weight_decay"] = 0.1 * step
+                optimizer.step()
+        ends.append(p.detach())
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
 
 
 def check_beyond_2_31_elements(device: str) -> None:

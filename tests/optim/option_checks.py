@@ -52,7 +52,25 @@ def lr_independent_replicas(device: str, backend: str | None) -> None:
     before = [p.clone() for p in params]
     give(params, [torch.zeros_like(p) for p in params])
     AdamW(params, lr=lr, weight_decay=decay, lr_independent=True, backend=backend).step()
+    decay = decay * (lr > 0)  # a learning rate of 0 stops both steps
     assert_all_close(params, [(1 - decay.view(R, *[1] * (p.dim() - 1))) * p for p in before])
+
+
+def lr_independent_without_a_learning_rate(device: str, backend: str | None) -> None:
+    """lr = 0 moves nothing, as a number and as a tensor; a schedule that began at 0 leaves the factor at 1."""
+    for lr in (0.0, torch.tensor(0.0, device=device)):
+        params = tensors(device=device)
+        before = [p.clone() for p in params]
+        give(params, tensors(seed=1, device=device))
+        optimizer = AdamW(params, lr=lr, weight_decay=0.1, lr_independent=True, backend=backend)
+        optimizer.step()
+        assert_all_close(params, before, rtol=0, atol=0)
+        optimizer.param_groups[0] |= {"lr": lr + 0.1, "initial_lr": lr}
+        give(params, [torch.zeros_like(p) for p in params])
+        for p in params:
+            optimizer.state[p]["exp_avg"].zero_()
+        optimizer.step()
+        assert_all_close(params, [0.9 * p for p in before])
 
 
 def cautious(device: str, backend: str | None) -> None:
@@ -289,7 +307,8 @@ def parameter_modules_own_names(device: str, backend: str | None) -> None:
 CHECKS = {
     check.__name__.replace("_", " "): check
     for check in (
-        lr_independent, lr_independent_replicas, cautious, max_norm, max_norm_replicas, max_norm_of_scaled_gradients,
+        lr_independent, lr_independent_replicas, lr_independent_without_a_learning_rate, cautious, max_norm,
+        max_norm_replicas, max_norm_of_scaled_gradients,
         max_norm_meets_infinity, stochastic_rounding, stochastic_rounding_as_the_reference,
         stochastic_rounding_of_one_replica, state_in_float32, explanation, explanation_of_replicas,
         explanation_changes_nothing, parameter_modules_own_names,

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from kernel_checks import check_changes_between_steps
+from kernel_checks import check_any_default_device, check_changes_between_steps, check_states_from_elsewhere
 from seven_steps import assert_same_training, parameters, train
 from torch import nn
 from torch.testing._internal.common_optimizers import optim_error_inputs_func_adamw, optim_inputs_func_adamw
@@ -282,8 +282,63 @@ def test_memory_layouts(layout, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", [None, "reference"])
-def test_changes_between_steps(backend, device):
-    check_changes_between_steps(device, backend)
+@pytest.mark.parametrize(
+    "check",
+    [check_changes_between_steps, check_states_from_elsewhere, check_any_default_device],
+    ids=lambda check: check.__name__.removeprefix("check_"),
+)
+def test_surroundings(check, backend, device):
+    check(device, backend)
+
+
+def test_a_state_dict_that_a_hook_adapts():
+    """As torch's documentation has it for mapping by names: the hook's state counts, and hooks that look afterwards
+    see it whole."""
+    p, q = nn.Parameter(torch.ones(3)), nn.Parameter(torch.full((2,), 2.0))
+    first = AdamW([{"params": [p]}, {"params": [q], "l2": 0.5}], state_dtype=torch.float64)
+    for each in (p, q):
+        each.grad = torch.full_like(each, 1 / 3)
+    first.step()
+    saved = first.state_dict()
+
+    seen = []
+
+    def only_the_second(optimizer, state_dict):
+        return {"state": {0: state_dict["state"][1]}, "param_groups": [state_dict["param_groups"][1] | {"params": [0]}]}
+
+    def look(optimizer):
+        seen.append((optimizer.param_groups[0]["l2"], optimizer.state[q]["exp_avg"].dtype))
+
+    second = AdamW([q])
+    second.register_load_state_dict_pre_hook(only_the_second)
+    second.register_load_state_dict_post_hook(look)
+    second.load_state_dict(saved)
+    assert seen == [(0.5, torch.float64)]
+    assert torch.equal(second.state[q]["exp_avg"], first.state[q]["exp_avg"])
+    second.load_state_dict(saved)  # the hooks of the first time are the only ones left
+    assert len(second._optimizer_load_state_dict_pre_hooks) == len(second._optimizer_load_state_dict_post_hooks) == 1
+
+
+def test_a_compiled_training_step_is_the_same():
+    """torch.compile may trace around the step: what it makes of it is the eager run."""
+    ends = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        optimizer = AdamW(model.parameters(), lr=0.1)
+
+        def train_step(x, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+
+        run = torch.compile(train_step, backend="eager") if compiled else train_step
+        for step in range(4):
+            (train_step if step == 1 else run)(torch.ones(2, 4) * (step + 1))
+        assert not optimizer.param_groups[0]["capturable"]
+        ends.append([p.detach() for p in model.parameters()])
+    for a, b in zip(*ends, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -31,8 +31,10 @@ def test_backends_of_the_options():
     assert AdamW(params, stochastic_rounding=True).backend == "torch"
     assert AdamW(half, stochastic_rounding=True).backend == "reference"
     assert AdamW(half, state_dtype=torch.float32).backend == "reference"
-    with pytest.raises(ValueError, match="backend: 'torch' covers .* cautious, stochastic_rounding"):
-        AdamW(params, cautious=True, backend="torch")
+    with pytest.raises(ValueError, match="backend: 'torch' does not support cautious, state_dtype=torch.float64;"):
+        AdamW(params, cautious=True, state_dtype=torch.float64, backend="torch")
+    with pytest.raises(ValueError, match="backend: 'torch' covers .*; got torch.float32 on cpu, not contiguous;"):
+        AdamW([tensors([(3, 4)])[0].t()], backend="torch")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,8 @@ def test_backends_of_the_options():
     [
         ({"max_norm": 0.0}, "Invalid max_norm value: 0.0; a number above 0, or None"),
         ({"max_norm": -1.0}, "Invalid max_norm value: -1.0"),
-        ({"state_dtype": torch.int32}, "Invalid state_dtype: torch.int32; a floating-point dtype, or None"),
+        ({"state_dtype": torch.int32}, "Invalid state_dtype: torch.int32; one of torch.float32, .*, or None"),
+        ({"state_dtype": torch.float8_e4m3fn}, "Invalid state_dtype: torch.float8_e4m3fn; one of torch.float32"),
     ],
 )
 def test_unfit_options(kwargs, message):

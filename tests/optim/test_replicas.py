@@ -206,7 +206,7 @@ def test_groups_with_and_without_vectors():
         ({"backend": "cuda"}, "backend: 'cuda' is unknown; choose from 'triton', 'torch', 'reference' or None"),
         (
             {"backend": "torch", "betas": VECTORS["betas"]},
-            "backend: 'torch' covers contiguous floating-point parameters on the CPU",
+            "backend: 'torch' does not support a vector as beta; backend=None chooses",
         ),
         ({"backend": "triton"}, "backend: 'triton' needs parameters on a CUDA device, got cpu"),
     ],
