@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from adamw_book import ensemble
+from adamw_book import ensemble, replicas
 from adamw_book.data import digits_splits
 from adamw_book.ensemble import Task, batch_order, initial_parameters, train
 from adamw_book.models import CNN, MLP, RNN
@@ -243,7 +243,7 @@ def test_the_cores_share_the_runs_evenly(runs, cores, chunks, monkeypatch):
 
 
 def test_short_memory_halves_the_chunk(monkeypatch):
-    real, sizes = ensemble.initial_parameters, []
+    real, sizes = replicas.initial_parameters, []
 
     def short(model, seeds):
         sizes.append(len(seeds))
@@ -253,7 +253,7 @@ def test_short_memory_halves_the_chunk(monkeypatch):
 
     t = task()
     expected = train(t, RUNS, steps=5, batch_size=16, progress=False, device="cpu").table
-    monkeypatch.setattr(ensemble, "initial_parameters", short)
+    monkeypatch.setattr(replicas, "initial_parameters", short)
     got = train(t, RUNS, steps=5, batch_size=16, progress=False, device="cpu").table
     assert sizes == [5, 2, 2, 1]
     order = ["seed", "arm", "metric"]
@@ -279,7 +279,9 @@ class Stateful(nn.Module):
         ({"steps": 0}, "steps: 0; a positive whole number"),
         ({"batch_size": 0}, "batch_size: 0; a positive whole number"),
         ({"batch_size": 61}, "batch_size: 61; the training set has 60"),
-        ({"record": (0, 99)}, "steps between 0 and steps=5"),
+        ({"record": (0, 99)}, r"record: \[0, 99\]; whole numbers from 0 to steps=5"),
+        ({"record": (0.5,)}, r"record: \[0.5\]; whole numbers"),
+        ({"runs": RUNS.assign(seed=0.5)}, "runs: the seed 0.5; whole numbers are needed"),
         ({"evaluate": ("holdout",)}, "no split 'holdout'; it has"),
         ({"task": task(Stateful)}, "keeps buffers"),
         ({"chunk_size": 0}, "chunk_size: 0; a positive whole number"),

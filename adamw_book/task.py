@@ -1,0 +1,58 @@
+"""What an ensemble learns, how it is judged, and what a measurement of it sees."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adamw_book.data import Splits
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of each replica: logits (R, N, C), class labels (R, N) → (R,), in nats."""
+    return functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Share of examples classified correctly in each replica: logits (R, N, C), class labels (R, N) → (R,), in 0…1.
+
+    A replica whose logits are not finite has learned nothing that could be used: it counts as 0.
+    """
+    correct = (logits.argmax(-1) == targets).float().mean(1)
+    return correct * logits.isfinite().flatten(1).all(1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: ``model()`` makes one module, ``data(seed)`` its splits {"train": (x, y), …}, ``loss`` and
+    ``metrics`` judge it.
+
+    ``loss`` and each metric map (logits (R, N, C), targets (R, N)) to (R,). ``perturb``, where there is one, is called
+    before every update as ``perturb(logits, x, y)`` and returns the inputs (R, N, ...) that the update is taken on in
+    the place of x: ``logits`` maps inputs to the logits of the current models, whose parameters take no gradient in it.
+    Adversarial training is such a ``perturb``. For a run to be the same alone and among others it must not draw at
+    random.
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    data: Callable[[int], Splits]
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(
+        default_factory=lambda: {"loss": cross_entropy, "accuracy": accuracy}
+    )
+    perturb: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a ``measure`` function sees after ``step`` updates: R replicas, each tensor with the replica axis in
+    front."""
+
+    step: int
+    runs: pd.DataFrame
+    parameters: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    exp_avg_sq: dict[str, Tensor]
