@@ -305,3 +305,8 @@ def test_scale_invariant_noise_is_orthogonal_and_inverse_to_the_norm():
     assert (functional.cosine_similarity(g, w) < 1e-5).all()
     torch.testing.assert_close(scale_invariant_noise(rng(1))(0, 10 * w), g / 10)
     np.testing.assert_allclose(g.norm(dim=1) * w.norm(dim=1) / 5000**0.5, 1, rtol=0.05)
+
+
+def test_a_negative_number_of_steps_is_refused():
+    with pytest.raises(ValueError, match="steps: -1; a number of 0 or more is needed"):
+        drive(silent, torch.zeros(1, 1), -1)

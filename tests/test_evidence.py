@@ -19,6 +19,8 @@ from adamw_book.evidence import (
     retrain,
     select,
     show,
+    spread,
+    three_arms,
     verdict,
 )
 
@@ -98,6 +100,7 @@ def test_claim_refuses(changes, says):
         (show(0.897, sign=False), "0.897"),
         (show(0.0), "0.000"),
         (show(-0.0), "0.000"),
+        (show(-1.7e-7, 2), "0.00"),
     ],
 )
 def test_show(text, expected):
@@ -127,6 +130,27 @@ def test_grid_is_the_product_of_values_and_seeds():
     assert (adamw.l2 == 0).all() and (coupled.weight_decay == 0).all() and set(coupled.l2) == set(ADAM_L2["l2"])
 
 
+def test_three_arms_have_grids_of_one_size_and_no_foreign_coefficient():
+    own = {"lr": [1e-3, 1e-2], "weight_decay": [0.0, 0.1, 1.0], "l2": [0.0, 1e-3, 1e-2], "steps": 400}
+    runs = grid(three_arms(own, spread(1e-4, 0.1, 6)), [0])
+    assert runs.groupby("arm").size().to_dict() == {"AdamW": 6, "Adam + L2": 6, "Adam": 6}
+    assert set(runs[runs["arm"] == "Adam + L2"]["l2"]) == {0.0, 1e-3, 1e-2}
+
+
+def test_spread_is_even_on_a_logarithmic_axis():
+    assert spread(0.001, 0.1, 5) == [0.001, 0.00316, 0.01, 0.0316, 0.1]
+    for low, high, count in ((0.0, 1.0, 3), (1.0, 0.1, 3), (0.1, 1.0, 1)):
+        with pytest.raises(ValueError, match="low, high, count: .* at least 2 values are needed"):
+            spread(low, high, count)
+
+
+def test_an_unknown_arm_is_refused():
+    with pytest.raises(
+        ValueError, match=r"arms has the unknown arm 'Adam\+L2'; expected 'AdamW', 'Adam \+ L2', 'Adam'"
+    ):
+        grid({"Adam+L2": {"lr": [1e-3], "weight_decay": [0.1]}}, [0])
+
+
 def test_unequal_budgets_are_refused():
     arms = {"AdamW": ADAMW, "Adam": {"lr": [1e-3, 1e-2]}}
     with pytest.raises(ValueError, match="'AdamW' has 9, 'Adam' has 2"):
@@ -153,7 +177,10 @@ def test_grid_refuses(axes, says):
         grid({"AdamW": axes}, [0])
 
 
-@pytest.mark.parametrize("seeds, says", [([], "seeds is empty"), ([1, 1], "seeds repeat a value")])
+@pytest.mark.parametrize(
+    "seeds, says",
+    [([], "seeds is empty"), ([1, 1], "seeds repeat a value"), ([0.5, 1.5], "seeds hold 0.5; expected whole numbers")],
+)
 def test_grid_refuses_seeds(seeds, says):
     with pytest.raises(ValueError, match=says):
         grid({"AdamW": ADAMW}, seeds)

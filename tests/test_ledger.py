@@ -213,7 +213,20 @@ def test_what_is_no_longer_made_is_removed(root):
 def test_write_refuses(tmp_path, changes, tables, says):
     with pytest.raises(ValueError, match=says):
         ledger.write(changed(**changes), run(False) | tables, tmp_path)
-    assert not list(tmp_path.rglob("*.json"))
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_failed_write_leaves_the_ledger_as_it_was(root):
+    def fails():
+        raise RuntimeError("the probe's training failed")
+
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    tables = run(False)
+    tables["evaluation"]["value"] += 0.01
+    for study in (changed(probe=fails), changed(effects=lambda tables: {})):
+        with pytest.raises((RuntimeError, ValueError)):
+            ledger.write(study, tables | {"more": tables["evaluation"]}, root)
+        assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
 def test_reading_a_missing_record_says_what_to_run(tmp_path):
@@ -314,6 +327,24 @@ def test_edited_table(root):
 def test_lost_table(root, damage):
     damage(root / "toy" / "winners.csv.gz")
     only(ledger.check(STUDY, root), "table 'winners' cannot be read")
+
+
+def test_a_damaged_archive(root):
+    path = root / "toy" / "winners.csv.gz"
+    damaged = bytearray(path.read_bytes())
+    damaged[20:30] = bytes(10)
+    path.write_bytes(damaged)
+    only(ledger.check(STUDY, root), "table 'winners' cannot be read")
+
+
+def test_code_that_fails_is_a_finding_and_stops_no_other_check(root):
+    def fails(*_):
+        raise KeyError("depth")
+
+    only(ledger.check(changed(probe=fails), root), "the probe fails (KeyError: 'depth')")
+    only(
+        ledger.check(changed(effects=fails), root), "the effects cannot be computed from the recorded tables (KeyError"
+    )
 
 
 def test_recompressing_a_table_is_no_change(root):
@@ -420,6 +451,10 @@ def test_probe_rows():
     rows = ledger.probe_rows(pd.DataFrame({"arm": "AdamW", "step": [20, 20, 40, 40], **columns}))
     assert list(rows.columns) == ledger.PROBE and (rows["run"] == "AdamW, depth 8, seed 3").all()
     assert rows["atol"].tolist() == [1e-4, 0.005, 1e-4, 0.03] and rows["rtol"].tolist() == [1e-3, 1e-3, 0.1, 0.1]
+    own = ledger.probe_rows(pd.DataFrame({"arm": "AdamW", "step": [20], **columns | {"metric": "loss"}}), atol=0.2)
+    assert own[["run", "step", "metric", "value", "atol", "rtol"]].values.tolist() == [
+        ["AdamW, depth 8, seed 3", 20, "loss", 0.5, 0.2, 0.0]
+    ]
 
 
 # ---- live against recorded

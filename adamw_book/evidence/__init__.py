@@ -12,7 +12,7 @@ tables, not models.
 
 from .claims import MIN_SEEDS, VERDICTS, Claim, combine, judge, verdict
 from .comparison import Effect, paired, scale_of, show
-from .grids import ARMS, EdgeWarning, grid, retrain, select
+from .grids import ARMS, EdgeWarning, grid, retrain, select, spread, three_arms
 from .tables import CONFIGURATION
 
 __all__ = [
@@ -31,5 +31,7 @@ __all__ = [
     "scale_of",
     "select",
     "show",
+    "spread",
+    "three_arms",
     "verdict",
 ]

@@ -65,7 +65,11 @@ def judge(effect: Effect, smallest_effect: float) -> str:
 
 def combine(verdicts: Mapping[str, str]) -> str:
     """The verdict over regimes: all supported → "supported", all refuted → "refuted", some of either → "conditional"
-    (holds in a named regime, fails in another), anything else → "inconclusive"."""
+    (holds in a named regime, fails in another), anything else → "inconclusive".
+
+    Each regime is judged at its own confidence; nothing is corrected for their number. Of many regimes without an
+    effect one may come out "supported" by chance, so "conditional" is to be read with the list of regimes beside it.
+    """
     found = set(verdicts.values())
     if not found:
         raise ValueError("verdicts is empty; expected at least one regime")

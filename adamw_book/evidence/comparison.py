@@ -21,7 +21,7 @@ def show(x: float, digits: int = 3, unit: str = "", sign: bool = True) -> str:
     >>> show(0.0123), show(-0.004), show(1.234, 1, "pp"), show(0.897, sign=False)
     ('+0.012', '−0.004', '+1.2 pp', '0.897')
     """
-    x += 0.0  # −0.0 has no sign worth printing
+    x = round(x, digits) + 0.0  # what rounds to −0 has no sign worth printing
     plus = "+" if sign and x > 0 else ""
     text = f"{plus}{x:.{digits}f}".replace("-", "−")
     return f"{text} {unit}" if unit else text

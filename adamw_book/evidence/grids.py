@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -25,6 +26,26 @@ class EdgeWarning(UserWarning):
     """A selected configuration sits on the edge of its grid: the true optimum may lie beyond it."""
 
 
+def spread(low: float, high: float, count: int) -> list[float]:
+    """``count`` values from ``low`` to ``high``, equally far apart on a logarithmic axis, rounded to three digits."""
+    if not 0 < low < high or count < 2:
+        raise ValueError(f"low, high, count: {low}, {high}, {count}; 0 < low < high and at least 2 values are needed")
+    return [float(f"{value:.3g}") for value in np.geomspace(low, high, count)]
+
+
+def three_arms(own: Mapping[str, Sequence[float]], lr_adam: Sequence[float]) -> dict[str, dict[str, Sequence[float]]]:
+    """The grids of the book's usual comparison, for `grid`: AdamW over lr × weight_decay, Adam + L2 over lr × l2, and
+    plain Adam, which has no decay to tune and spends the same budget on the learning rates ``lr_adam``.
+
+    own: lists under the keys lr, weight_decay and l2; further keys are left alone.
+    """
+    return {
+        "AdamW": {"lr": own["lr"], "weight_decay": own["weight_decay"]},
+        "Adam + L2": {"lr": own["lr"], "l2": own["l2"]},
+        "Adam": {"lr": lr_adam},
+    }
+
+
 def grid(
     arms: Mapping[str, Mapping[str, Sequence[float]]], seeds: Iterable[int], equal_budgets: bool = True
 ) -> pd.DataFrame:
@@ -33,9 +54,10 @@ def grid(
     arms: for instance {"AdamW": {"lr": [...], "weight_decay": [...]}, "Adam + L2": {"lr": [...], "l2": [...]}}; a
     coefficient that is not named is 0. Returns one row a run with the columns arm, lr, weight_decay, l2, seed.
 
-    Raises ValueError for an unknown or foreign coefficient (an `l2` for AdamW), no lr, an empty or repeated list of
-    values, an lr that is not positive, a negative decay, and arms with unequal numbers of configurations: an arm that
-    is tuned longer looks better. Pass equal_budgets=False where that inequality is meant, and say why.
+    Raises ValueError for an unknown arm, an unknown or foreign coefficient (an `l2` for AdamW), no lr, an empty or
+    repeated list of values, an lr that is not positive, a negative decay, seeds that are not whole numbers, and arms
+    with unequal numbers of configurations: an arm that is tuned longer looks better. Pass equal_budgets=False where
+    that inequality is meant, and say why.
     """
     seeds = _seeds(seeds)
     if not arms:
@@ -57,6 +79,8 @@ def grid(
 
 
 def _check_axes(arm: str, axes: Mapping[str, Sequence[float]]) -> None:
+    if arm not in ARMS:
+        raise ValueError(f"arms has the unknown arm {arm!r}; expected {', '.join(map(repr, ARMS))}")
     unknown = [name for name in axes if name not in CONFIGURATION]
     if unknown:
         raise ValueError(f"arm {arm!r} has the unknown column {unknown[0]!r}; expected {', '.join(CONFIGURATION)}")
@@ -76,7 +100,7 @@ def _check_axes(arm: str, axes: Mapping[str, Sequence[float]]) -> None:
             raise ValueError(
                 f"{where} contains {bad[0]}; expected finite values {'above 0' if name == 'lr' else 'of 0 or more'}"
             )
-        if name in _FOREIGN.get(arm, ()) and any(values):
+        if name in _FOREIGN[arm] and any(values):
             raise ValueError(f"{where} is {values}; that arm is defined by {name} = 0")
 
 
@@ -163,7 +187,7 @@ def retrain(winners: pd.DataFrame, seeds: Iterable[int], used: Iterable[int] = (
     it.
     """
     seeds = _seeds(seeds)
-    both = sorted(set(seeds) & {int(seed) for seed in used})
+    both = sorted(set(seeds) & {_whole(seed) for seed in used})
     if both:
         raise ValueError(f"seeds {some(both)} were used for tuning; expected fresh seeds")
     need(winners, ["arm", *CONFIGURATION])
@@ -172,9 +196,16 @@ def retrain(winners: pd.DataFrame, seeds: Iterable[int], used: Iterable[int] = (
 
 
 def _seeds(seeds: Iterable[int]) -> list[int]:
-    seeds = [int(seed) for seed in seeds]
+    seeds = [_whole(seed) for seed in seeds]
     if not seeds:
         raise ValueError("seeds is empty; expected at least one seed")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds repeat a value: {seeds}; expected distinct seeds")
     return seeds
+
+
+def _whole(seed: int) -> int:
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ValueError(f"seeds hold {seed!r}; expected whole numbers") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -32,14 +33,19 @@ def check(study: Study, root: Path | str | None = None) -> list[str]:
             found[claim.id] = [f"the record cannot be read ({type(error).__name__}: {error})"]
     for path in orphans(study, root):
         found[path.stem] = ["the chapter no longer makes it, but has its record"]
-    probe = checked_probe(study) if records else None
+    probe, failed = None, []
+    if records:
+        try:
+            probe = checked_probe(study)
+        except Exception as error:  # whatever a chapter's code may raise: it is the finding
+            failed = [f"the probe fails ({type(error).__name__}: {error})"]
     for claim in study.claims:
         if claim.id in records:
             record = records[claim.id]
             parts = (
                 _stale(study, claim, settings, record),
                 _contradicted(study, claim, record),
-                _drifted(probe, record.probe),
+                failed if probe is None else _drifted(probe, record.probe),
             )
             found[claim.id] = [what for part in parts for what in part]
     problems: dict[str, list[str]] = {}
@@ -76,7 +82,7 @@ def _contradicted(study: Study, claim: Claim, record: Record) -> Iterator[str]:
         path = record.root / entry["file"]
         try:
             text = gzip.decompress(path.read_bytes())
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             intact = False
             yield f"table {name!r} cannot be read ({type(error).__name__}: {entry['file']})"
             continue
@@ -87,7 +93,11 @@ def _contradicted(study: Study, claim: Claim, record: Record) -> Iterator[str]:
         return
     if rows_of(record.tables["winners"] if "winners" in record.tables else pd.DataFrame()) != rows_of(record.winners):
         yield "the recorded winners are not those of the table 'winners'"
-    effects = checked_effects(study, record.tables)[claim.id]
+    try:
+        effects = checked_effects(study, record.tables)[claim.id]
+    except Exception as error:  # tables of an older protocol may lack anything
+        yield f"the effects cannot be computed from the recorded tables ({type(error).__name__}: {error})"
+        return
     if effects.keys() != record.effects.keys():
         yield f"the tables give the regimes {', '.join(effects)}; the record has {', '.join(record.effects)}"
         return

@@ -32,8 +32,11 @@ def stability(
     Columns claim, regime, master ("recorded", then the master seeds as text), effect (as text), verdict (of the
     regime), overall (of the claim, over the headline's regimes). The recorded rows are of the same regimes.
 
-    Raises ValueError where the headline lacks a claim, or names a regime that the record does not have.
+    Raises ValueError for no master seed, and where the headline lacks a claim, or names a regime that the record does
+    not have.
     """
+    if not masters:
+        raise ValueError("masters is empty; expected at least one whole number from 1")
     records = {claim.id: read(claim.id, root) for claim in study.claims}
     tables = next(iter(records.values())).tables
     found = {str(master): study.headline(tables, master_seeds(master), progress) for master in masters}

@@ -23,7 +23,8 @@ class Study:
     that defines the protocol (grids, seeds, steps, sizes), as JSON would hold it. run(progress) runs it and returns
     named tables; the table "winners", where there is one, holds the chosen configurations. effects(tables) returns for
     each claim's id {regime: Effect}. probe() recomputes a few of the protocol's runs on a CPU: a table with the columns
-    run, step, metric, value, atol, rtol.
+    run, step, metric, value, atol, rtol. headline(tables, seeds, progress) measures the claims again on other seeds, in
+    a minute or so, from the recorded tables' winners: {claim's id: {regime: Effect}}, some of the regimes of effects.
     """
 
     chapter: str
@@ -40,19 +41,21 @@ class Study:
         return self.chapter.rsplit("/", 1)[-1]
 
 
-def probe_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """A probe out of an ensemble's tidy table: one row a run, step and metric, with tolerances.
+def probe_rows(table: pd.DataFrame, atol: float | None = None, rtol: float = 0.0) -> pd.DataFrame:
+    """A probe out of a tidy table (arm, seed, step, metric, value, and condition where there is one): one row a run,
+    step and metric, with tolerances.
 
-    The first 20 steps are held tightly: they change with the data, the weights, the batches and the update. What
-    comes later is held loosely, because another processor's rounding grows along the way.
+    By default those that suit an ensemble: the first 20 steps are held tightly, for they change with the data, the
+    weights, the batches and the update. What comes later is held loosely, because another processor's rounding grows
+    along the way. For anything else give atol, and rtol.
     """
     early = table["step"] <= 20
     accuracy = table["metric"].str.contains("accuracy")
     condition = ", " + table["condition"].astype(str) if "condition" in table else ""
     rows = table[["step", "metric", "value"]].assign(
         run=table["arm"] + condition + ", seed " + table["seed"].astype(str),
-        atol=np.where(accuracy, np.where(early, 0.005, 0.03), 1e-4),
-        rtol=np.where(early, 1e-3, 0.1),
+        atol=np.where(accuracy, np.where(early, 0.005, 0.03), 1e-4) if atol is None else atol,
+        rtol=np.where(early, 1e-3, 0.1) if atol is None else rtol,
     )
     return rows[PROBE]
 

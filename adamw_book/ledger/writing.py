@@ -29,8 +29,8 @@ def write(
     Effects are computed from the tables as they are stored (six significant digits), so that they can be recomputed.
     Tables and records of the same chapter that are no longer made are removed. seconds: what the protocol took.
 
-    Raises ValueError for settings that are not JSON, a column that mixes texts with other values, and effects that miss
-    a claim.
+    Raises ValueError for settings that are not JSON, a column that mixes texts with other values, effects that miss a
+    claim, and a probe that is malformed. Then, as when the probe itself fails, the ledger is as it was before.
     """
     root = find_root() if root is None else Path(root)
     settings = plain_settings(study.settings, study.chapter)
@@ -40,15 +40,11 @@ def write(
     texts = {name: to_csv(table) for name, table in tables.items()}
     stored = {name: from_csv(text, kinds[name]) for name, text in texts.items()}
     effects = checked_effects(study, stored)
-    folder = root / study.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob("*.csv.gz"), *orphans(study, root)]:
-        old.unlink()
-    files = {}
-    for name, text in texts.items():
-        (folder / f"{name}.csv.gz").write_bytes(gzip.compress(text, mtime=0))
-        sha256 = hashlib.sha256(text).hexdigest()
-        files[name] = {"file": f"{study.name}/{name}.csv.gz", "sha256": sha256, "columns": kinds[name]}
+    packed = {f"{study.name}/{name}.csv.gz": gzip.compress(text, mtime=0) for name, text in texts.items()}
+    files = {
+        name: {"file": file, "sha256": hashlib.sha256(texts[name]).hexdigest(), "columns": kinds[name]}
+        for name, file in zip(texts, packed, strict=True)
+    }
     protocol = {
         "chapter": study.chapter,
         "settings": settings,
@@ -61,7 +57,7 @@ def write(
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": None if seconds is None else round(seconds, 1),
     }
-    paths = []
+    records = {}
     for claim in study.claims:
         found = effects[claim.id]
         outcome = {
@@ -70,11 +66,19 @@ def write(
             "verdicts": {regime: judge(effect, claim.smallest_effect) for regime, effect in found.items()},
             "effects": {regime: effect_to_json(effect) for regime, effect in found.items()},
         }
-        paths.append(root / f"{claim.id}.json")
         # the order is fixed and not alphabetical: regimes (depth 1, 4, 16) are shown in the study's own order
-        text = json.dumps(outcome | protocol, indent=1, ensure_ascii=False, allow_nan=False)
-        paths[-1].write_text(text + "\n", encoding="utf-8")
-    return paths
+        records[root / f"{claim.id}.json"] = json.dumps(
+            outcome | protocol, indent=1, ensure_ascii=False, allow_nan=False
+        )
+    # nothing can fail any more but the disk: only now is anything old taken away
+    (root / study.name).mkdir(parents=True, exist_ok=True)
+    for old in [*(root / study.name).glob("*.csv.gz"), *orphans(study, root)]:
+        old.unlink()
+    for file, content in packed.items():
+        (root / file).write_bytes(content)
+    for path, text in records.items():
+        path.write_text(text + "\n", encoding="utf-8")
+    return list(records)
 
 
 def _device() -> str:

@@ -35,6 +35,7 @@ SETTINGS = {
     "weight_decay": decades(-2, 0.75),
     "l2": decades(-4, -1.25),
     "decay_per_step": decades(-4.25, -1.5),
+    "null_coordinate": {"coefficients": [0.1, 0.3, 1.0], "steps": 50, "start": [0.1, 1.0], "log10_lr": [-3.5, -3.0]},
     "tuning_seeds": list(range(10)),
     "evaluation_seeds": list(range(100, 112)),
 }
@@ -97,19 +98,19 @@ def map_runs(seeds, settings: dict = SETTINGS) -> pd.DataFrame:
 
 
 def train_map(
-    runs: pd.DataFrame, evaluate=("validation",), progress: bool = True, settings: dict = SETTINGS
+    runs: pd.DataFrame, evaluate=("validation",), progress: bool = True, steps: int = SETTINGS["steps"]
 ) -> pd.DataFrame:
     """Train the map's runs; returns the table of :func:`adamw_book.ensemble.train`, metric "<split> accuracy" and
     "<split> loss"."""
-    return train(
-        TASK, runs, steps=settings["steps"], batch_size=settings["batch_size"], evaluate=evaluate, progress=progress
-    ).table
+    return train(TASK, runs, steps=steps, batch_size=SETTINGS["batch_size"], evaluate=evaluate, progress=progress).table
 
 
-def best_decay(table: pd.DataFrame, metric: str = "validation accuracy") -> pd.DataFrame:
-    """For each arm and learning rate the decay with the best mean over seeds: columns arm, lr, decay, score, edge
-    (bool)."""
-    means = table[table["metric"] == metric].groupby(["arm", "lr", "decay"])["value"].mean().reset_index()
+def best_decay(table: pd.DataFrame) -> pd.DataFrame:
+    """For each arm and learning rate the decay with the best mean validation accuracy over seeds: columns arm, lr,
+    decay, score, edge (bool)."""
+    means = (
+        table[table["metric"] == "validation accuracy"].groupby(["arm", "lr", "decay"])["value"].mean().reset_index()
+    )
     best = means.loc[means.groupby(["arm", "lr"])["value"].idxmax()].rename(columns={"value": "score"})
     limits = means.groupby("arm")["decay"].agg(["min", "max"])
     best["edge"] = [row.decay in tuple(limits.loc[row.arm]) for row in best.itertuples()]
@@ -124,15 +125,15 @@ def slopes(best: pd.DataFrame) -> pd.Series:
     )
 
 
-def transfer_change(table: pd.DataFrame, best: pd.DataFrame, metric: str = "test accuracy") -> pd.DataFrame:
-    """What happens to accuracy at one learning rate with the decay that was best at another, for each arm and seed.
+def transfer_change(table: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
+    """What happens to test accuracy at one learning rate with the decay that was best at another, by arm and seed.
 
     Mean over all ordered pairs η ≠ η′ of acc(η, decay*(η′)) − acc(η, decay*(η)): minus the *transfer regret*. ``best``
     comes from validation data of other seeds (:func:`best_decay`). Returns a tidy table: arm, seed, step, metric,
     value.
     """
     rows = []
-    values = table[table["metric"] == metric].set_index(["arm", "seed", "lr", "decay"])["value"]
+    values = table[table["metric"] == "test accuracy"].set_index(["arm", "seed", "lr", "decay"])["value"]
     step = int(table["step"].max())
     for arm, chosen in best.groupby("arm"):
         decay = dict(zip(chosen["lr"], chosen["decay"], strict=True))
@@ -186,19 +187,17 @@ def box(betas2: Sequence[float], decays: Sequence[float], steps: Sequence[int], 
 # ---------------------------------------------------------------- the full protocol
 
 
-def null_coordinate_response(
-    seeds: Sequence[int], coefficients: Sequence[float] = (0.1, 0.3, 1.0), steps: int = 50
-) -> pd.DataFrame:
+def null_coordinate_response(seeds: Sequence[int], settings: Mapping = SETTINGS["null_coordinate"]) -> pd.DataFrame:
     """How the shrinkage of a null coordinate responds to the coefficient: slope of log(−log(w_T / w_0)) against
     log(coefficient).
 
     Each seed draws a start between 0.1 and 1 (both signs) and a learning rate between 3e-4 and 1e-3, small enough
-    for no arm to reach zero within ``steps``. Returns a tidy table: arm, seed, step, metric, value.
+    for no arm to reach zero within the steps. Returns a tidy table: arm, seed, step, metric, value.
     """
-    rows = []
+    coefficients, steps, rows = settings["coefficients"], settings["steps"], []
     for seed in seeds:
         rng = np.random.default_rng([seed, 7])
-        w0, lr = rng.choice([-1, 1]) * rng.uniform(0.1, 1), 10 ** rng.uniform(-3.5, -3)
+        w0, lr = rng.choice([-1, 1]) * rng.uniform(*settings["start"]), 10 ** rng.uniform(*settings["log10_lr"])
         for arm, name in (("AdamW", "weight_decay"), ("Adam + L2", "l2")):
             start = torch.full((len(coefficients), 1), w0, dtype=torch.float64)
             path = drive(silent, start, steps, lr=lr, **{name: torch.tensor(coefficients, dtype=torch.float64)})
@@ -256,7 +255,7 @@ def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress:
 
 
 def probe() -> pd.DataFrame:
-    """One run of each arm from the middle of the map, on the CPU."""
+    """One run of each arm from the middle of the map, and the null coordinate of one seed, on the CPU."""
     runs = map_runs([0])
     middle = {name: SETTINGS[name][len(SETTINGS[name]) // 2] for name in ("lr", "weight_decay", "l2", "decay_per_step")}
     chosen = runs[(runs["lr"] == middle["lr"]) & runs["decay"].isin(middle.values())].drop_duplicates("arm")
@@ -264,7 +263,8 @@ def probe() -> pd.DataFrame:
         TASK, chosen, steps=SETTINGS["steps"], batch_size=SETTINGS["batch_size"], record=(1, 20, SETTINGS["steps"]),
         evaluate=("train", "validation"), device="cpu", progress=False,
     )  # fmt: skip
-    return probe_rows(result.table)
+    response = null_coordinate_response(SETTINGS["evaluation_seeds"][:1])
+    return pd.concat([probe_rows(result.table), probe_rows(response, atol=1e-3)], ignore_index=True)
 
 
 STUDY = Study(

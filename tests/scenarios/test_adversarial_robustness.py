@@ -244,6 +244,9 @@ def test_other_functions_name_what_is_wrong():
     wide = MLP(3, width=64, classes=3).double()
     with pytest.raises(ValueError, match="epsilon: 0.5 leaves .* hidden units undecided"):
         scenario.relu_margin(dict(wide.named_parameters()), torch.full((3,), 0.5).double(), 0, 0.5)
+    for label in (-1, 3):
+        with pytest.raises(ValueError, match=f"y: {label}; a class from 0 to 2 is needed"):
+            scenario.relu_margin(dict(wide.named_parameters()), torch.full((3,), 0.5).double(), label, 0.01)
 
 
 # ---- the networks

@@ -15,6 +15,8 @@ from adamw_book.ensemble import Result, train
 from adamw_book.evidence import grid, paired
 from adamw_book.scenarios import class_imbalance as imbalance
 
+RECIPE = {"lr": 0.01, "weight_decay": [0.0, 1.0], "steps": 5}
+
 # ---- data
 
 
@@ -83,10 +85,14 @@ def test_no_examples_at_all():
         (lambda: imbalance.class_weights(0, 5), "positives, negatives: 0, 5; at least one"),
         (lambda: imbalance.log_odds(1.0), "share: 1.0"),
         (lambda: imbalance.wash_out([0.1], weight=0.0), "weight: 0.0; a number above 0"),
+        (lambda: imbalance.wash_out([0.1], steps=5, record=(7,)), r"record: \[7\]; whole numbers from 1 to steps=5"),
+        (lambda: imbalance.prior("digit 9"), "name: 'digit 9' is unknown; choose from 'digit 8'"),
+        (lambda: imbalance.tune("digit 8 · linear · unweighted", [0]), "name: .* has no grid; choose from 'digit 8"),
         (lambda: imbalance.wash_out([0.1], l2=[0.0, 0.1]), "weight_decay, l2: 1 and 2 values"),
         (lambda: imbalance.logits_by_decay("digit 8", "unweighted", [1.0], [0], lr=0.1, steps=1, bias="none"),
          "bias: 'none' is unknown"),
-        (lambda: imbalance.fixed_recipe("digit 8 · MLP · unweighted", [100], 0), "steps: 0; a positive whole number"),
+        (lambda: imbalance.fixed_recipe("digit 8 · MLP · unweighted", [100], **RECIPE | {"steps": 0}),
+         "steps: 0; a positive whole number"),
         (lambda: imbalance.retrained("digit 8 · MLP · unweighted", WINNERS, [5, 200]), "seeds 5 were used for tuning"),
     ],
 )  # fmt: skip
@@ -96,6 +102,14 @@ def test_bad_input_is_named_with_what_would_do(call, what):
 
 
 # ---- losses and judgements
+
+
+def test_a_diverged_replica_is_not_judged_and_the_others_are():
+    logits = torch.tensor([[[1.0], [-1.0], [2.0]], [[1.0], [torch.nan], [torch.inf]]])
+    targets = torch.tensor([[1, 0, 0]] * 2)
+    for name, judge in imbalance.judgements(0.5).items():
+        alone, (first, second) = judge(logits[:1], targets[:1]), judge(logits, targets)
+        assert first == alone and first.isfinite() and second.isnan(), name
 
 
 def test_class_weights_are_scikit_learns_balanced_ones():
@@ -361,7 +375,7 @@ def test_the_headline_retrains_winners_on_the_seeds_that_it_is_given(monkeypatch
 
 
 def test_a_fixed_recipe_is_adam_where_it_has_no_decay():
-    table = imbalance.fixed_recipe("breast cancer · linear · class-weighted", [100, 101], 5, progress=False)
+    table = imbalance.fixed_recipe("breast cancer · linear · class-weighted", [100, 101], **RECIPE, progress=False)
     assert table.groupby("arm")["weight_decay"].unique().map(list).to_dict() == {"Adam": [0.0], "AdamW": [1.0]}
     assert set(table["lr"]) == {0.01} and set(table["step"]) == {5}
     assert paired(table, "AdamW", "Adam", "test recall").n == 2

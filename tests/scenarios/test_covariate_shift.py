@@ -270,6 +270,7 @@ TARGETS = torch.tensor([[0, 1, 1, 2]])  # labels 0, 1, 1, 0; the bit is wrong in
 def test_accuracies_look_at_labels_and_at_groups():
     assert scenario.winter_accuracy(LOGITS, TARGETS).item() == 0.75
     assert scenario.balanced_accuracy(LOGITS, TARGETS).item() == pytest.approx((2 / 3 + 1) / 2)
+    assert scenario.balanced_accuracy(LOGITS * torch.nan, TARGETS).item() == 0  # a diverged run
 
 
 def test_the_balanced_loss_counts_both_groups_alike():

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from adamw_book.ensemble import batch_order, initial_parameters
-from adamw_book.evidence import grid
+from adamw_book.evidence import grid, three_arms
 from adamw_book.models import CNN, MLP, RNN
 from adamw_book.scenarios import overfitting
 from adamw_book.scenarios.overfitting import conditions
@@ -65,7 +65,7 @@ def test_the_arms_of_a_condition_have_grids_of_one_size(name):
 
 def test_the_arms_of_the_showcase_have_grids_of_one_size():
     settings = overfitting.GROKKING
-    runs = grid(overfitting.arms(settings, settings["lr_adam"]), [0])
+    runs = grid(three_arms(settings, settings["lr_adam"]), [0])
     assert runs.groupby("arm").size().to_dict() == {"AdamW": 12, "Adam + L2": 12, "Adam": 12}
     assert not set(settings["tuning_seeds"]) & set(settings["evaluation_seeds"])
 
@@ -190,6 +190,9 @@ def test_weak_over_strong_compares_the_outer_quarters():
 def test_where_strong_gradients_have_just_stopped_l2_spares_and_adamw_does_not():
     values = overfitting.just_silenced([3, 4, 5]).set_index(["arm", "seed"])["value"]
     assert (values["AdamW"].abs() < 0.1).all() and (values["Adam + L2"] < -2).all()
+    alone = overfitting.just_silenced([4]).set_index(["arm", "seed"])["value"]
+    assert alone["AdamW", 4] == pytest.approx(values["AdamW", 4], abs=1e-5)
+    assert alone["Adam + L2", 4] == pytest.approx(values["Adam + L2", 4], abs=1e-5)  # the seed alone decides
     # the same halves after a silence that v has forgotten: the sparing is over
     later = overfitting.just_silenced([3], before=100, after=6000, sd=(0.03, 0.03)).set_index("arm")["value"]
     assert later["Adam + L2"] > 1

@@ -233,8 +233,8 @@ def test_noise_drives_weights_as_far_as_the_formula_says():
     assert rms[weak, "Adam + L2"] == pytest.approx((lr * sigma / 2 / l2) ** 0.5, rel=0.15)
     effects = scenario.drift_effects(table)
     assert effects[weak].high < 0 < effects[strong].low
-    with pytest.raises(ValueError, match="settings: steps 0, coordinates 200; positive numbers needed"):
-        scenario.drift([0], settings | {"steps": 0})
+    with pytest.raises(ValueError, match="settings: steps 2, coordinates 200; at least 3 and 1 are needed"):
+        scenario.drift([0], settings | {"steps": 2})
 
 
 # ---- gradients through time

@@ -232,7 +232,8 @@ def probe() -> pd.DataFrame:
     for condition in CONDITIONS:
         table, _ = measure(
             condition_task(condition), runs, "validation", {"steps": 5, "restarts": 2}, progress=False,
-            evaluate=("train", "validation"), record=(1, 20, 100), steps=100, device="cpu",
+            radius=condition == "all pixels", evaluate=("train", "validation"), record=(1, 20, 100), steps=100,
+            device="cpu",
         )  # fmt: skip
         tables.append(table.assign(condition=condition))
     return probe_rows(pd.concat(tables, ignore_index=True))

@@ -59,9 +59,11 @@ def relu_margin(parameters: dict[str, Tensor], x: Tensor, y: int, epsilon: float
     linear in a polytope, and a linear program finds its smallest lead over each rival; the smallest of all is exact.
     The number of programs doubles with each undecided unit. parameters: "layers.0.weight", … of one network.
 
-    Raises ``ValueError`` where more than 12 units are undecided.
+    Raises ``ValueError`` for a label that is no class, and where more than 12 units are undecided.
     """
     first, b1, second, b2 = (p.detach().double().numpy() for p in parameters.values())
+    if not 0 <= int(y) < len(b2):
+        raise ValueError(f"y: {y}; a class from 0 to {len(b2) - 1} is needed")
     low, high = (t.double().numpy() for t in ball(x, epsilon, bounds))
     positive, negative = np.maximum(first, 0), np.minimum(first, 0)
     smallest, largest = positive @ low + negative @ high + b1, positive @ high + negative @ low + b1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from adamw_book.data import digits, digits_splits, varying
 from adamw_book.ensemble import Result, Task, train
-from adamw_book.evidence import grid, retrain, select
+from adamw_book.evidence import grid, retrain, select, spread, three_arms
 from adamw_book.models import MLP
 
 from .attack import Logits, attack_radius, pgd, robust
@@ -49,7 +48,7 @@ SETTINGS = {
     "lr": [0.0015, 0.005, 0.015, 0.04, 0.1],
     "weight_decay": [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2],
     "l2": [0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
-    "lr_adam": [float(f"{lr:.3g}") for lr in np.geomspace(0.001, 0.15, 35)],
+    "lr_adam": spread(0.001, 0.15, 35),
     "tuning_seeds": list(range(16)),
     "evaluation_seeds": list(range(100, 124)),
 }
@@ -85,11 +84,7 @@ def task(pixels: str = "all pixels", model: str = "MLP", perturb: Callable | Non
 
 def arms(settings: Mapping = SETTINGS) -> dict[str, dict[str, list[float]]]:
     """The three arms' grids, of equal size: plain Adam spends on the learning rate what the others spend on decay."""
-    return {
-        "AdamW": {"lr": settings["lr"], "weight_decay": settings["weight_decay"]},
-        "Adam + L2": {"lr": settings["lr"], "l2": settings["l2"]},
-        "Adam": {"lr": settings["lr_adam"]},
-    }
+    return three_arms(settings, settings["lr_adam"])
 
 
 def stacked(task: Task, parameters: Mapping[str, Tensor]) -> Logits:
@@ -155,8 +150,7 @@ def measure(
         values["mean L∞ radius"] = mean_radius(task, result, split)
     extra = [runs.reset_index(drop=True).assign(step=options["steps"], metric=m, value=v.double().numpy())
              for m, v in values.items()]  # fmt: skip
-    table = pd.concat([result.table.drop(columns="schedule"), *extra], ignore_index=True)
-    return table[table["metric"].str.contains("accuracy|norm|radius|loss")], result
+    return pd.concat([result.table.drop(columns="schedule"), *extra], ignore_index=True), result
 
 
 def condition_task(condition: str) -> Task:

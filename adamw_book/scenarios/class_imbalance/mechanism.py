@@ -72,8 +72,8 @@ def wash_out(
     at every step. Without class weights the boundary lies at 0.
 
     weight_decay, l2: one value a replica, acting on w alone. Returns a table with a row a replica and recorded step:
-    weight_decay, l2, step, slope (w), bias (b) and boundary (−b / w). Raises ValueError for a weight that is not
-    positive, and for lists of different lengths.
+    weight_decay, l2, step, slope (w), bias (b) and boundary (−b / w). record: steps from 1 to ``steps``, by default the
+    last. Raises ValueError for a weight that is not positive, lists of different lengths, and steps that never come.
     """
     if not weight > 0:
         raise ValueError(f"weight: {weight}; a number above 0 is needed")
@@ -83,6 +83,8 @@ def wash_out(
             f"weight_decay, l2: {len(weight_decay)} and {len(l2)} values; equal numbers of at least one are needed"
         )
     record = set(record) or {steps}
+    if steps < 1 or not record <= set(range(1, steps + 1)):
+        raise ValueError(f"record: {sorted(record)}; whole numbers from 1 to steps={steps} are needed")
     decay, penalty = (torch.tensor(list(values), dtype=torch.float64) for values in (weight_decay, l2))
     w, b = (torch.zeros(len(decay), 1, dtype=torch.float64, requires_grad=True) for _ in range(2))
     optimizer = AdamW(

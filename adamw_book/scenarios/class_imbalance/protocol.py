@@ -7,20 +7,18 @@ import numpy as np
 import pandas as pd
 
 from adamw_book.ensemble import train
-from adamw_book.evidence import CONFIGURATION, EdgeWarning, Effect, grid, paired, retrain, select
+from adamw_book.evidence import CONFIGURATION, EdgeWarning, Effect, grid, paired, retrain, select, three_arms
 from adamw_book.ledger import Study, probe_rows
 
 from .settings import CONDITIONS, KEPT, MINORITY, SETTINGS, THRESHOLD, TUNING_METRICS, WEIGHTS
 from .tasks import BIASES, COUNTS, LOSSES, MODELS, judge_on_test, prior, task
 
+JUDGED_DOSE = SETTINGS["long"]["weight_decay"][-1]  # the λ of the fixed recipes that the claims are about
+
 
 def arms(values: Mapping[str, list[float]]) -> dict[str, dict[str, list[float]]]:
     """The three arms of one condition, from its entry in ``SETTINGS["grids"]``; equal numbers of configurations."""
-    return {
-        "AdamW": {"lr": values["lr"], "weight_decay": values["weight_decay"]},
-        "Adam + L2": {"lr": values["lr"], "l2": values["l2"]},
-        "Adam": {"lr": values["lr_adam"]},
-    }
+    return three_arms(values, values["lr_adam"])
 
 
 def condition(name: str) -> tuple[str, str, str, Callable[[str], bool]]:
@@ -33,11 +31,13 @@ def condition(name: str) -> tuple[str, str, str, Callable[[str], bool]]:
 
 
 def tune(name: str, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
-    """Every configuration of one condition on the tuning seeds: a tidy table of the validation metrics."""
+    """Every configuration of one condition (a name in ``CONDITIONS``) on the tuning seeds: a tidy table of the
+    validation metrics."""
     data, model, loss, decays = condition(name)
-    runs = grid(arms(SETTINGS["grids"][name.removesuffix(" · decayed bias")]), seeds).assign(
-        schedule=SETTINGS["schedule"]
-    )
+    if name not in CONDITIONS:
+        raise ValueError(f"name: {name!r} has no grid; choose from {', '.join(map(repr, CONDITIONS))}")
+    runs = grid(arms(SETTINGS["grids"][name.removesuffix(" · decayed bias")]), seeds)
+    runs = runs.assign(schedule=SETTINGS["schedule"])
     table = train(
         task(data, model, loss), runs, steps=SETTINGS["steps"], batch_size=SETTINGS["batch_size"],
         evaluate=("validation",), decays=decays, progress=progress,
@@ -49,12 +49,12 @@ def tune(name: str, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame
 def winners_of(tuning: pd.DataFrame) -> pd.DataFrame:
     """The winners of each condition for each tuning metric: the columns of ``select``, condition and ``tuned_for``.
 
-    Edges are recorded in the column ``edge`` for every tuning metric, and warned of only for the chapter's rule.
+    Edges are recorded in the column ``edge`` for every tuning metric, and warned of for those on which a claim rests.
     """
     chosen = []
     for metric in TUNING_METRICS:
         with warnings.catch_warnings():
-            if metric != SETTINGS["tuning_metric"]:
+            if metric not in TUNING_METRICS[:2]:
                 warnings.simplefilter("ignore", EdgeWarning)
             chosen.append(select(tuning, metric, by="condition").assign(tuned_for=metric))
     return pd.concat(chosen, ignore_index=True)
@@ -109,10 +109,10 @@ def doses(data: str, model: str, seeds: Sequence[int], progress: bool = True) ->
 
 
 def fixed_recipe(
-    name: str, seeds: Sequence[int], steps: int, weight_decay: Sequence[float] = (0.0, 1.0), progress: bool = True
+    name: str, seeds: Sequence[int], *, lr: float, weight_decay: Sequence[float], steps: int, progress: bool = True
 ) -> pd.DataFrame:
     """One learning rate, no tuning: AdamW with each decay, the arm "Adam" where it is 0. As :func:`evaluate`."""
-    runs = grid({"AdamW": {"lr": [SETTINGS["long"]["lr"]], "weight_decay": weight_decay}}, seeds)
+    runs = grid({"AdamW": {"lr": [lr], "weight_decay": weight_decay}}, seeds)
     runs["arm"] = np.where(runs["weight_decay"] == 0, "Adam", "AdamW")
     return evaluate(name, runs, steps, progress)
 
@@ -127,7 +127,7 @@ def run(progress: bool = True) -> dict[str, pd.DataFrame]:
     evaluation = [retrained(name, winners, seeds, chosen_for[name], progress) for name in CONDITIONS]
     dose = [doses(data, "MLP", seeds[: SETTINGS["dose"]["seeds"]], progress) for data in COUNTS]
     names = [f"{data} · MLP · {loss}" for data in COUNTS for loss in LOSSES]
-    long = [fixed_recipe(name, seeds, SETTINGS["long"]["steps"], progress=progress) for name in names]
+    long = [fixed_recipe(name, seeds, **SETTINGS["long"], progress=progress) for name in names]
     keys = ["condition", "arm", *CONFIGURATION, "metric"]
     return {
         # means over the tuning seeds: what the choice was made on
@@ -175,14 +175,14 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
                 if control in set(part["arm"]):
                     regime = f"{_label(name)}, tuned, against {control}"
                     found[WEIGHTS.id][regime] = paired(part, "AdamW", control, WEIGHTS.metric)
-    short = dose[(dose["training"] == "no class weights") & dose["weight_decay"].isin([0.0, 1.0])]
+    short = dose[(dose["training"] == "no class weights") & dose["weight_decay"].isin([0.0, JUDGED_DOSE])]
     short = short.assign(arm=np.where(short["weight_decay"] == 0, "Adam", "AdamW"))
     for name, part in short.groupby("condition", sort=False):
-        regime = f"{_label(name)}, λ = 1, {SETTINGS['dose']['steps']} steps"
+        regime = f"{_label(name)}, λ = {JUDGED_DOSE:g}, {SETTINGS['dose']['steps']} steps"
         found[MINORITY.id][regime] = paired(part, "AdamW", "Adam", MINORITY.metric)
     for name, part in long.groupby("condition", sort=False):
         claim = MINORITY if "unweighted" in name else WEIGHTS
-        regime = f"{_label(name)}, λ = 1, {SETTINGS['long']['steps']} steps"
+        regime = f"{_label(name)}, λ = {JUDGED_DOSE:g}, {SETTINGS['long']['steps']} steps"
         found[claim.id][regime] = paired(part, "AdamW", "Adam", claim.metric)
     for key in (f"{data} · MLP" for data in COUNTS):
         if {f"{key} · {loss}" for loss in LOSSES} <= have:
@@ -191,7 +191,7 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
 
 
 def headline(
-    tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = False
+    tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True
 ) -> dict[str, dict[str, Effect]]:
     """The headline regimes on fresh seeds: the recorded winners with undecayed biases, and the fixed recipes of
     ordinary length, trained again."""
@@ -201,8 +201,8 @@ def headline(
         name = f"{data} · MLP · unweighted"
         evaluation.append(retrained(name, winners, seeds, rules, progress, ("AdamW", "Adam")))
         evaluation.append(retrained(f"{data} · MLP · class-weighted", winners, seeds, rules[:1], progress))
-    steps = SETTINGS["dose"]["steps"]
-    short = [fixed_recipe(f"{data} · MLP · unweighted", seeds, steps, progress=progress) for data in COUNTS]
+    dose = {"lr": SETTINGS["dose"]["lr"], "weight_decay": [0.0, JUDGED_DOSE], "steps": SETTINGS["dose"]["steps"]}
+    short = [fixed_recipe(f"{data} · MLP · unweighted", seeds, **dose, progress=progress) for data in COUNTS]
     return effects(
         {
             "evaluation": pd.concat(evaluation, ignore_index=True),

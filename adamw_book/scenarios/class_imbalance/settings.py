@@ -1,19 +1,13 @@
 """What is run and what is claimed, written down before the protocol was run."""
 
-import numpy as np
-
-from adamw_book.evidence import Claim
+from adamw_book.evidence import Claim, spread
 
 from .tasks import COUNTS
 
 
-def _spread(low: float, high: float, count: int) -> list[float]:
-    return [float(f"{value:.3g}") for value in np.geomspace(low, high, count)]
-
-
 def _grid(lr: list[float], weight_decay: list[float], l2: list[float]) -> dict[str, list[float]]:
     """One condition's grids: six by six for each decay, and 36 learning rates over the same range for plain Adam."""
-    return {"lr": lr, "weight_decay": weight_decay, "l2": l2, "lr_adam": _spread(lr[0], lr[-1], 36)}
+    return {"lr": lr, "weight_decay": weight_decay, "l2": l2, "lr_adam": spread(lr[0], lr[-1], 36)}
 
 
 _DIGITS_L2 = [0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1]

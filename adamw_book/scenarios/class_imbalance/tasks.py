@@ -88,7 +88,8 @@ def splits(name: str, seed: int) -> Splits:
 
 
 def prior(name: str) -> float:
-    """π, the share of positives in the training split."""
+    """π, the share of positives in the training split of a data set, by its name in ``COUNTS``."""
+    _known("name", name, COUNTS)
     positives, negatives = COUNTS[name]["train"]
     return positives / (positives + negatives)
 
@@ -109,10 +110,15 @@ def weighted_cross_entropy(weights: tuple[float, float], logits: Tensor, targets
 
 def judgements(share: float) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     """The metrics of logits (R, N, 1) and targets (R, N). Accuracy and calibration are those at ``share`` of
-    positives; "best balanced accuracy" is the one at the threshold that suits these very data."""
+    positives; "best balanced accuracy" is the one at the threshold that suits these very data. A replica whose logits
+    are not finite gets NaN, so that its configuration is never chosen."""
 
     def on_scores(metric):
-        return lambda logits, targets: metric(logits[..., 0], targets)
+        def judged(logits, targets):
+            finite = logits.isfinite().flatten(1).all(1)
+            return metric(logits[..., 0].nan_to_num(), targets).where(finite, torch.nan)
+
+        return judged
 
     def best(scores, targets):
         return metrics.balanced_accuracy(scores, targets, metrics.best_threshold(scores, targets))

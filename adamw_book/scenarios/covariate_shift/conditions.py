@@ -2,22 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adamw_book.data import Splits, breast_cancer, digits, varying
 from adamw_book.ensemble import Task, accuracy, cross_entropy, train
-from adamw_book.evidence import grid, retrain, select
+from adamw_book.evidence import grid, retrain, select, spread, three_arms
 from adamw_book.models import CNN, MLP
 
 from .shifts import chance_splits, group_of, label_of, reweighted_splits, shifted_splits, winter_splits
-
-
-def _lrs(low: float, high: float) -> list[float]:
-    return [float(f"{lr:.3g}") for lr in np.geomspace(low, high, 30)]
-
 
 # Thirty configurations an arm. What the linear model and the noise inputs ask for lies elsewhere; validation data of
 # the tuning seeds said where. No lr · weight_decay reaches 1.
@@ -26,19 +20,19 @@ GRIDS = {
         "lr": [0.0005, 0.0015, 0.005, 0.015, 0.05, 0.15],
         "weight_decay": [0.0, 0.1, 0.4, 1.2, 4.0],
         "l2": [0.0, 0.001, 0.005, 0.02, 0.1],
-        "lr_adam": _lrs(0.0003, 0.15),
+        "lr_adam": spread(0.0003, 0.15, 30),
     },
     "linear": {
         "lr": [0.0015, 0.006, 0.025, 0.1, 0.35, 1.0],
         "weight_decay": [0.0, 0.05, 0.15, 0.4, 0.9],
         "l2": [0.0, 0.001, 0.004, 0.015, 0.06],
-        "lr_adam": _lrs(0.0008, 1.0),
+        "lr_adam": spread(0.0008, 1.0, 30),
     },
     "noise inputs": {
         "lr": [0.0005, 0.0015, 0.005, 0.015, 0.05],
         "weight_decay": [0.0, 0.4, 1.2, 4.0, 8.0, 16.0],
         "l2": [0.0, 0.00001, 0.0001, 0.001, 0.005, 0.02],
-        "lr_adam": _lrs(0.0003, 0.05),
+        "lr_adam": spread(0.0003, 0.05, 30),
     },
 }
 WINTER = {"train": 400, "validation": 400, "shifted validation": 400, "test": None}
@@ -127,10 +121,12 @@ def winter_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def balanced_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean of the accuracies where the bit agrees with the label and where it is wrong; each group must occur."""
+    """Mean of the accuracies where the bit agrees with the label and where it is wrong; each group must occur. As with
+    :func:`adamw_book.ensemble.accuracy` a replica whose logits are not finite counts as 0."""
     right = (logits.argmax(-1) == label_of(targets)).float()
     wrong = group_of(targets).float()
-    return ((right * (1 - wrong)).sum(1) / (1 - wrong).sum(1) + (right * wrong).sum(1) / wrong.sum(1)) / 2
+    mean = ((right * (1 - wrong)).sum(1) / (1 - wrong).sum(1) + (right * wrong).sum(1) / wrong.sum(1)) / 2
+    return mean * logits.isfinite().flatten(1).all(1)
 
 
 ON_LABELS = {"loss": winter_loss, "accuracy": winter_accuracy, "balanced accuracy": balanced_accuracy}
@@ -190,12 +186,7 @@ def arms(own: str) -> dict[str, dict[str, list[float]]]:
     others spend on the decay."""
     if own not in GRIDS:
         raise ValueError(f"own: {own!r} is no grid; choose from {', '.join(map(repr, GRIDS))}")
-    axes = GRIDS[own]
-    return {
-        "AdamW": {"lr": axes["lr"], "weight_decay": axes["weight_decay"]},
-        "Adam + L2": {"lr": axes["lr"], "l2": axes["l2"]},
-        "Adam": {"lr": axes["lr_adam"]},
-    }
+    return three_arms(GRIDS[own], GRIDS[own]["lr_adam"])
 
 
 def train_condition(

@@ -153,8 +153,9 @@ def reweighted_splits(
     standardize: bool = False,
 ) -> Splits:
     """A biased sample: "train" and "validation" (``sizes``) are drawn without replacement with odds proportional to
-    exp(−strength · standardised score), a function of x alone, so p(y|x) is the same in every split. All that is left,
-    sorted by score and cut into equal parts, makes the test splits, named by ``groups``.
+    exp(−strength · standardised score), a function of x alone, so p(y|x) is the same in every split. What is left,
+    sorted by score and cut into equal parts, makes the test splits, named by ``groups``; where it does not divide
+    evenly, the few examples with the lowest scores are left out.
 
     standardize: scale each input to mean 0 and standard deviation 1 in the training split.
 

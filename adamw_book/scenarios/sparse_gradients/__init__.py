@@ -117,7 +117,8 @@ def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress:
 
 
 def probe() -> pd.DataFrame:
-    """One run of each arm for a linear model and an MLP, on synthetic and on real text, on the CPU."""
+    """One run of each arm for a linear model and an MLP, on synthetic and on real text, and the weights' sizes of one
+    seed, on the CPU."""
     runs = grid(
         {
             "AdamW": {"lr": [0.01], "weight_decay": [1.0]},
@@ -129,7 +130,10 @@ def probe() -> pd.DataFrame:
     options = {"record": (1, 20, 200), "steps": 200, "device": "cpu", "progress": False}
     names = (condition("rare words are noise", "linear"), condition(LIBRARY, "MLP"))
     tables = [train_condition(name, runs, ("train", "validation"), **options) for name in names]
-    return probe_rows(pd.concat(tables, ignore_index=True))
+    sizes = equal_strength(SHRINKAGE["conditions"][0], SHRINKAGE["evaluation_seeds"][:1], progress=False, device="cpu")
+    return pd.concat(
+        [probe_rows(pd.concat(tables, ignore_index=True)), probe_rows(halvings(sizes), atol=0.03)], ignore_index=True
+    )
 
 
 STUDY = Study(

@@ -52,6 +52,8 @@ def settled(
 ) -> Tensor:  # fmt: skip
     """Where weights with rare gradients of one sign settle: the mean over ``copies`` and the last third of the steps,
     one value a probability (R,). For theory see :func:`settling_level`."""
+    if steps < 3 or copies < 1:
+        raise ValueError(f"steps, copies: {steps}, {copies}; at least 3 and 1 are needed")
     rng = torch.Generator().manual_seed(seed)
     start = torch.zeros(len(_column(probabilities)), copies)
     path = drive(sparse(probabilities, size, rng), start, steps, lr=lr, **_penalty(arm, coefficient))

@@ -19,7 +19,6 @@ SHRINKAGE = {
         condition(LIBRARY, "MLP"),
     ],
     "lr": 0.01,
-    "left": 0.5,
     "bins": 10,
     # Chosen on tuning seeds: with either, half of the word weights' overall size is left.
     "weight_decay": {
@@ -53,8 +52,9 @@ RARE_WORDS = Claim(
 
 
 def weight_sizes(
-    task: Task, weight: str, runs: pd.DataFrame, *, steps: int, batch_size: int, bins: int = 10, progress: bool = True
-) -> pd.DataFrame:
+    task: Task, weight: str, runs: pd.DataFrame, *, steps: int, batch_size: int, bins: int = 10, progress: bool = True,
+    device: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Train ``runs`` and return the size of the word weights by word frequency.
 
     weight: the name of the parameter whose last axis is words (the task's inputs are (N, words) indicators). Words are
@@ -65,7 +65,8 @@ def weight_sizes(
     """
     if not isinstance(bins, int) or bins < 2:
         raise ValueError(f"bins: {bins}; at least 2 groups are needed")
-    result = train(task, runs, steps=steps, batch_size=batch_size, evaluate=(), keep_parameters=True, progress=progress)
+    result = train(task, runs, steps=steps, batch_size=batch_size, evaluate=(), keep_parameters=True, progress=progress,
+                   device=device)  # fmt: skip
     if weight not in result.parameters:
         raise ValueError(f"weight: {weight!r} is no parameter of the model; it has {', '.join(result.parameters)}")
     shares = {seed: task.data(int(seed))["train"][0].mean(0) for seed in result.runs["seed"].unique()}
@@ -80,20 +81,30 @@ def weight_sizes(
 
 
 def measure_sizes(
-    name: str, arms: Mapping[str, Mapping[str, Sequence[float]]], seeds: Sequence[int], progress: bool = True
+    name: str,
+    arms: Mapping[str, Mapping[str, Sequence[float]]],
+    seeds: Sequence[int],
+    progress: bool = True,
+    device: str | None = None,
 ) -> pd.DataFrame:
     """:func:`weight_sizes` of one condition (a name in ``CONDITIONS``) for the configurations in ``arms``."""
     runs = grid(arms, seeds, equal_budgets=False).assign(schedule=SETTINGS["schedule"])  # calibration, no comparison
-    sizes = weight_sizes(task(name), WORD_WEIGHTS[name.rpartition(" · ")[2]], runs, steps=SETTINGS["steps"],
-                         batch_size=SETTINGS["batch_size"], bins=SHRINKAGE["bins"], progress=progress)  # fmt: skip
+    sizes = weight_sizes(
+        task(name), WORD_WEIGHTS[name.rpartition(" · ")[2]], runs, steps=SETTINGS["steps"],
+        batch_size=SETTINGS["batch_size"], bins=SHRINKAGE["bins"], progress=progress, device=device,
+    )  # fmt: skip
     return sizes.drop(columns="schedule").assign(condition=name)
 
 
-def equal_strength(name: str, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
+def equal_strength(name: str, seeds: Sequence[int], progress: bool = True, device: str | None = None) -> pd.DataFrame:
     """Adam, and AdamW and Adam + L2 at equal overall strength, in one condition of ``SHRINKAGE``: the weights' sizes.
 
     Adds the column ``left``: a group's size as a share of its size under Adam with the same seed.
+
+    Raises ValueError for another condition, and for seeds on which the coefficients were set.
     """
+    if again := sorted(set(seeds) & set(SHRINKAGE["tuning_seeds"])):
+        raise ValueError(f"seeds: {again} have set the coefficients; fresh seeds are needed")
     if name not in SHRINKAGE["conditions"]:
         raise ValueError(f"name: {name!r}; choose from {', '.join(map(repr, SHRINKAGE['conditions']))}")
     lr = [SHRINKAGE["lr"]]
@@ -102,7 +113,7 @@ def equal_strength(name: str, seeds: Sequence[int], progress: bool = True) -> pd
         "Adam + L2": {"lr": lr, "l2": [SHRINKAGE["l2"][name]]},
         "Adam": {"lr": lr},
     }
-    return left(measure_sizes(name, own, seeds, progress))
+    return left(measure_sizes(name, own, seeds, progress, device))
 
 
 def left(sizes: pd.DataFrame) -> pd.DataFrame:

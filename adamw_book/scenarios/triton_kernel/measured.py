@@ -15,8 +15,6 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ...ledger.files import find_root
-
 Make = Callable[[list[Tensor]], Optimizer]
 
 
@@ -104,7 +102,7 @@ def host_seconds(
 
 def records() -> list[dict]:
     """What ``python benchmarks/optimizer_step.py --record`` has written, one record a device."""
-    folder: Path = find_root().parent / "benchmarks" / "results"
+    folder = Path(__file__).resolve().parents[3] / "benchmarks" / "results"  # the clone's
     return [json.loads(path.read_text()) for path in sorted(folder.glob("optimizer_step_*.json"))]
 
 

@@ -176,7 +176,7 @@ def headline(
 
 
 def probe() -> pd.DataFrame:
-    """One run of each arm on silent inputs, across pixels and on delayed recall, on the CPU."""
+    """One run of each arm on silent inputs, across pixels, under noise and on delayed recall, on the CPU."""
     lr, few = 0.005, (1, 20, 100)
     runs = grid(
         {
@@ -189,8 +189,12 @@ def probe() -> pd.DataFrame:
     options = {"steps": 100, "record": few, "device": "cpu", "progress": False}
     silent = train_condition("4 hidden layers, wrong labels", runs, ("train", "validation"), **options)
     recall = train_recall("orthogonal start", 12, recall_runs([0], [1.0], [0.01]), ("train",), **options)
-    table = pd.concat([silent.drop(columns="schedule"), recall.assign(condition="recall")], ignore_index=True)
-    return probe_rows(table)
+    across = train_across([0], ACROSS | {"steps": 100, "record": few}, progress=False, device="cpu")
+    tables = [silent.drop(columns="schedule"), recall.assign(condition="recall"), across.assign(condition="across")]
+    noise = drift(NOISE["seeds"][:1], NOISE | {"steps": 600}).rename(columns={"regime": "condition"})
+    return pd.concat(
+        [probe_rows(pd.concat(tables, ignore_index=True)), probe_rows(noise, atol=1e-4, rtol=0.02)], ignore_index=True
+    )
 
 
 STUDY = Study(

@@ -94,7 +94,9 @@ def null_projector(x: Tensor, tolerance: float = 1e-9) -> Tensor:
     return (directions[rank:].T @ directions[rank:]).to(x.dtype)
 
 
-def train_across(seeds: Sequence[int], settings: Mapping = ACROSS, progress: bool = True) -> pd.DataFrame:
+def train_across(
+    seeds: Sequence[int], settings: Mapping = ACROSS, progress: bool = True, device: str | None = None
+) -> pd.DataFrame:
     """A linear classifier of digits on fewer images than pixels, the whole set at every step, one run an arm and seed.
 
     Returns the ensemble's table with the metric ``NULL_NORM``, the norm of the weights' part in the null space, and
@@ -111,7 +113,7 @@ def train_across(seeds: Sequence[int], settings: Mapping = ACROSS, progress: boo
 
     return train(
         task, arm_runs(settings, seeds), steps=settings["steps"], record=settings["record"], evaluate=("validation",),
-        measure=measure, progress=progress,
+        measure=measure, progress=progress, device=device,
     ).table  # fmt: skip
 
 
@@ -234,7 +236,7 @@ def drift(seeds: Sequence[int], settings: Mapping = NOISE) -> pd.DataFrame:
     """
     if settings["steps"] < 3 or settings["coordinates"] < 1:
         raise ValueError(
-            f"settings: steps {settings['steps']}, coordinates {settings['coordinates']}; positive numbers needed"
+            f"settings: steps {settings['steps']}, coordinates {settings['coordinates']}; at least 3 and 1 are needed"
         )
     regimes, steps = noise_regimes(settings), settings["steps"]
     sd = torch.tensor(list(regimes.values()))[:, None, None]

@@ -7,14 +7,13 @@ matter. When it switches on, whatever was left of them at the end of training is
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from adamw_book.data import Splits, digits, flip_labels, generator, split, varying
 from adamw_book.ensemble import Snapshot, Task, train
-from adamw_book.evidence import Claim, Effect, grid, paired, retrain, select
+from adamw_book.evidence import Claim, Effect, grid, paired, retrain, select, spread, three_arms
 from adamw_book.models import MLP
 
 SETTINGS = {
@@ -30,7 +29,7 @@ SETTINGS = {
     "lr": [0.0005, 0.0015, 0.005, 0.015, 0.05, 0.15],
     "weight_decay": [0.0, 0.1, 0.4, 1.2, 4.0],
     "l2": [0.0, 0.001, 0.005, 0.02, 0.1],
-    "lr_adam": [float(f"{lr:.3g}") for lr in np.geomspace(0.0003, 0.15, 30)],
+    "lr_adam": spread(0.0003, 0.15, 30),
     "tuning_seeds": list(range(10)),
     "evaluation_seeds": list(range(100, 124)),
 }
@@ -131,11 +130,7 @@ def task(condition: str) -> Task:
 
 def arms(settings: Mapping = SETTINGS) -> dict[str, dict[str, list[float]]]:
     """The three arms' grids, of equal size: plain Adam spends on the learning rate what the others spend on decay."""
-    return {
-        "AdamW": {"lr": settings["lr"], "weight_decay": settings["weight_decay"]},
-        "Adam + L2": {"lr": settings["lr"], "l2": settings["l2"]},
-        "Adam": {"lr": settings["lr_adam"]},
-    }
+    return three_arms(settings, settings["lr_adam"])
 
 
 def silent_norm(snapshot: Snapshot) -> dict[str, Tensor]:
