@@ -48,8 +48,8 @@ class AdamW(Optimizer):
         fused: True keeps the step counts on the parameters' device and lets ``torch.amp.GradScaler`` unscale and skip
             inside the step. None and False mean the same: counts on the CPU, the scaler works before the step.
         l2: ℓ ≥ 0, Adam's coupled penalty, added to the gradient; a number, a 1-element tensor or a vector (R,).
-        lr_independent: take the share λ itself from the parameter, whatever lr; with a torch scheduler,
-            λ·lr/initial_lr, as in the paper, where a schedule multiplies both steps.
+        lr_independent: take the share λ itself from the parameter, whatever lr (0 stops both steps); with a torch
+            scheduler, λ·lr/initial_lr, as in the paper, where a schedule multiplies both steps.
         cautious: decay only coordinates that the gradient step does not lead away from 0 (Chen et al., 2025).
         stochastic_rounding: round bfloat16 parameters up or down at random with the right mean, so that steps below
             their precision add up; the random numbers are a hash of place and step, and a run repeats itself.

@@ -135,7 +135,7 @@ def coefficients(group: dict, p: Tensor) -> dict:
         "eps": group["eps"],
         "maximize": group["maximize"],
         "cautious": group.get("cautious", False),
-        "decay_rate": shaped(1.0) if group.get("lr_independent") else None,
+        "decay_rate": (numbers["lr"] != 0).to(F64) if group.get("lr_independent") else None,
     }
 
 
