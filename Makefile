@@ -10,6 +10,10 @@ WORKERS ?= 2
 BIN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
+# A .venv whose Python has gone is made anew.
+$(shell test ! -e $(STAMP) || $(BIN) -c pass >/dev/null 2>&1 || rm -f $(STAMP))
+
+.NOTPARALLEL:
 .PHONY: help book test pages serve lint bench evidence stability clean
 
 help:
@@ -32,8 +36,8 @@ $(STAMP): requirements.txt pyproject.toml
 		echo "$(PYTHON) is older than Python 3.11, or does not run. Name another: make book PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
-	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (some minutes the first time)"
 	@$(BIN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Setting up $(VENV) with $$($(BIN) --version) (some minutes the first time)"
 	$(BIN) -m pip install --disable-pip-version-check --requirement requirements.txt
 	$(BIN) -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $(STAMP)

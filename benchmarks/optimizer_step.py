@@ -21,14 +21,17 @@ import platform
 import random
 import re
 import statistics
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from optimizer_races import asked, checks
-from optimizer_races.clock import Clock, ceiling
-from optimizer_races.scenarios import Scenario, cpu_scenarios, free_memory, gpu_scenarios
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this clone's package, whatever is installed
+from optimizer_races import asked, checks  # noqa: E402
+from optimizer_races.clock import Clock, ceiling  # noqa: E402
+from optimizer_races.scenarios import Scenario, cpu_scenarios, free_memory, gpu_scenarios  # noqa: E402
 
 
 def race(scenario: Scenario, device: torch.device, seconds: float, bandwidth: float) -> dict:
@@ -68,7 +71,10 @@ def race(scenario: Scenario, device: torch.device, seconds: float, bandwidth: fl
         whole = sorted(s["whole"] for s in samples[name])
         found[name]["quartiles"] = [whole[len(whole) // 4], whole[3 * len(whole) // 4]]
         if device.type == "cuda":
-            found[name]["device"] = statistics.median(clock.queued(step, 5) for _ in range(5))
+            alone = [clock.queued(step, 5) for _ in range(5)]
+            found[name].pop("device")  # beside its own launches
+            if None not in alone:
+                found[name]["device"] = statistics.median(alone)
             found[name]["launches"] = clock.launches(step)
             found[name]["extra memory"] = clock.extra_memory(step)
         found[name]["share"] = moved / found[name].get("device", found[name]["whole"]) / bandwidth
@@ -82,8 +88,9 @@ def report(name: str, result: dict) -> None:
         low, high = row["quartiles"]
         line = f"  {contender:28s} whole {row['whole'] * 1e6:10,.0f} µs [{low * 1e6:,.0f}, {high * 1e6:,.0f}]"
         line += f"   {row['share']:5.0%} of the ceiling"
-        if "device" in row:
-            line += f"   device {row['device'] * 1e6:10,.0f} µs   host {row['host'] * 1e6:9,.0f} µs"
+        if "launches" in row:
+            on_device = f"{row['device'] * 1e6:10,.0f} µs" if "device" in row else "  host-bound"
+            line += f"   device {on_device}   host {row['host'] * 1e6:9,.0f} µs"
             line += f"   {row['launches']:4d} launches   {row['extra memory'] / 2**20:8,.0f} MiB for a moment"
         print(line)
     for contender, why in result["absent"].items():

@@ -40,6 +40,13 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def write(path: Path, text: str) -> None:
+    """Write a file whole: whoever interrupts it finds the old one."""
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)
+
+
 def device() -> str:
     """The accelerator that the chapters will find, or "cpu"."""
     import torch
@@ -110,7 +117,7 @@ class Executions:
             self._save()
 
     def _save(self) -> None:
-        self.path.write_text(json.dumps(self.known, indent=1) + "\n")
+        write(self.path, json.dumps(self.known, indent=1) + "\n")
 
 
 def check_executed(chapter: str, notebook: nbformat.NotebookNode) -> None:
@@ -189,7 +196,7 @@ def build_pages(root: Path) -> bool:
     options = ["build", str(root), "-W", "-n", "--keep-going"]
     built = subprocess.run([sys.executable, "-c", command, *options], cwd=root).returncode == 0
     if built:
-        complete.write_text(json.dumps({"fingerprint": key}) + "\n")
+        write(complete, json.dumps({"fingerprint": key}) + "\n")
     return built
 
 

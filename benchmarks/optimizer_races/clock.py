@@ -31,17 +31,22 @@ class Clock:
         whole = time.perf_counter() - start
         return {"host": host, "whole": whole} | ({"device": events[0].elapsed_time(events[1]) / 1e3} if events else {})
 
-    def queued(self, step: Callable[[], object], times: int) -> float:
-        """Seconds of device time a step when several wait in the queue, so that the host is out of the picture."""
-        self.wait()
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        torch.cuda._sleep(200_000_000)
-        events[0].record()
-        for _ in range(times):
-            step()
-        events[1].record()
-        self.wait()
-        return events[0].elapsed_time(events[1]) / 1e3 / times
+    def queued(self, step: Callable[[], object], times: int) -> float | None:
+        """Seconds of device time a step when several wait in the queue, so that the host is out of the picture; None
+        where the queue does not hold so many launches, or the host is too slow to fill it."""
+        for cycles in (200_000_000, 1_000_000_000):
+            self.wait()
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            torch.cuda._sleep(cycles)
+            events[0].record()
+            for _ in range(times):
+                step()
+            events[1].record()
+            overtaken = events[0].query()  # the device was at the first step before the last one was queued
+            self.wait()
+            if not overtaken:
+                return events[0].elapsed_time(events[1]) / 1e3 / times
+        return None
 
     def launches(self, step: Callable[[], object]) -> int | None:
         """Kernels that one step launches."""

@@ -81,14 +81,44 @@ def test_every_contender_of_the_gpu_races_can_be_made(races):
 
 def test_errors_of_the_sanitizer_are_added_up(races, tmp_path, monkeypatch):
     tool = tmp_path / "compute-sanitizer"
-    tool.write_text("#!/bin/sh\necho '========= ERROR SUMMARY: 2 errors'\n")
+    summary = "echo '========= ERROR SUMMARY: 2 errors'"
+    tool.write_text(f"""#!/bin/sh\necho '["a case", null]'\n{summary}\n""")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert races["checks"].sanitizer() == 4  # in both halves of the cases
+    tool.write_text(f"""#!/bin/sh\necho '["a case", "why it failed"]'\n{summary}\n""")
+    assert races["checks"].sanitizer() == 6
+    for crashed in ("#!/bin/sh\necho '========= ERROR SUMMARY: 0 errors'\n", "#!/bin/sh\nexit 1\n"):
+        tool.write_text(crashed)
+        assert races["checks"].sanitizer() == 2  # nothing ran
     tool.unlink()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(races["checks"].shutil, "which", lambda *_, **__: None)
     assert races["checks"].sanitizer() is None
+
+
+def test_tests_that_do_not_run_are_no_success(races, monkeypatch):
+    for code, output, failures in ((0, "5 passed", 0), (1, "2 failed, 5 passed", 2), (1, "", 1), (5, "no tests ran", 1),
+                                   (0, "", 1)):  # fmt: skip
+        done = subprocess.CompletedProcess([], code, output, "")
+        monkeypatch.setattr(races["checks"].subprocess, "run", lambda *_, done=done, **__: done)
+        assert races["checks"].tests_on_the_gpu() == failures
+
+
+def test_agreement_depends_on_the_betas(races, monkeypatch):
+    assert races["checks"].agreement(torch.device("cpu")) < 1e-3
+    other = lambda params, **options: torch.optim.AdamW(params, betas=(0.8, 0.999), **options)  # noqa: E731
+    monkeypatch.setattr(races["checks"], "AdamW", other)
+    assert races["checks"].agreement(torch.device("cpu")) > 1e-2
+
+
+def test_fewer_numbers_are_no_billion(races):
+    contenders = {"adamw_book": {"share": 0.99, "device": 1.0}, "torch fused": {"device": 1.0}}
+    for numbers, measured in ((10**9, True), (570_000_000, False)):
+        scenario = {"contenders": contenders, "numbers": numbers}
+        both = {"one tensor, float32": scenario, "one tensor, bfloat16": scenario}
+        rows = races["asked"].rows({"scenarios": both, "checks": {}}, "GPU")
+        assert all((row["measured"] is not None) == measured for row in rows if "1 billion" in row["what"])
 
 
 def test_recorded_results_are_of_this_benchmark(races):
