@@ -50,6 +50,13 @@ def breast_cancer() -> tuple[Tensor, Tensor]:
     return torch.tensor(bunch.data, dtype=torch.float32), torch.tensor(1 - bunch.target)
 
 
+def standardized(splits: Splits) -> Splits:
+    """Each feature with mean 0 and standard deviation 1 on the split "train"; the same change to all splits."""
+    x = splits["train"][0]
+    mean, sd = x.mean(0), x.std(0).clamp(min=1e-6)
+    return {name: ((x - mean) / sd, y) for name, (x, y) in splits.items()}
+
+
 def split(x: Tensor, y: Tensor, sizes: dict[str, int | None], rng: torch.Generator) -> Splits:
     """Cut (x, y) of N examples at random into disjoint named splits.
 

@@ -7,7 +7,7 @@ batches, whatever their arm: comparisons are paired. Replicas never mix, so a ru
 one of a thousand (to float rounding).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,11 +16,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from adamw_book.replicas import HYPER, Replicas, batch_order, initial_parameters
+from adamw_book.replicas import HYPER, Replicas, batch_order, initial_parameters, over_replicas
 from adamw_book.schedules import learning_rate_factors
 from adamw_book.task import Snapshot, Task, accuracy, cross_entropy
 
-__all__ = ["Result", "Snapshot", "Task", "accuracy", "batch_order", "cross_entropy", "initial_parameters", "train"]
+__all__ = [
+    "Result",
+    "Snapshot",
+    "Task",
+    "accuracy",
+    "batch_order",
+    "cross_entropy",
+    "initial_parameters",
+    "over_replicas",
+    "side_by_side",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,8 @@ def train(
         total=total, desc=task.name, unit="step", unit_scale=True, disable=not progress, leave=False, mininterval=1.0
     ) as bar:
         if device.type == "cpu" and torch.get_num_threads() > 1 and len(runs) > size:
-            tables, kept = _side_by_side(once, [runs.iloc[i : i + size] for i in range(0, len(runs), size)], bar)
+            chunks = [runs.iloc[i : i + size] for i in range(0, len(runs), size)]
+            tables, kept = zip(*side_by_side(lambda chunk: once(chunk, bar), chunks), strict=True)
             frames, start = [frame for some in tables for frame in some], len(runs)
         while start < len(runs):
             done = bar.n
@@ -128,15 +140,16 @@ def train(
     return Result(table, runs, stacked)
 
 
-def _side_by_side(once: Callable, chunks: list[pd.DataFrame], bar) -> tuple[list, list]:
-    """Chunks on a CPU, one to a core: a thread each, in which every operation stays on that core.
+def side_by_side(function: Callable, chunks: Iterable) -> list:
+    """``[function(chunk) for chunk in chunks]`` on a CPU, one to a core: a thread each, in which every operation stays
+    on that core.
 
     The operations of one chunk are too small to be worth sharing between cores: most of the time would go into waiting.
     """
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return tuple(zip(*pool.map(lambda chunk: once(chunk, bar), chunks), strict=True))
+            return list(pool.map(function, chunks))
     finally:
         torch.set_num_threads(threads)
 

@@ -38,6 +38,11 @@ def batch_order(seed: int, examples: int, batch_size: int, steps: int) -> Tensor
     return stream[: steps * batch_size].view(steps, batch_size)
 
 
+def over_replicas(module: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """``module`` as a function of stacked parameters {name: (R, …)} and inputs (R, N, …), mapped over the replicas."""
+    return vmap(lambda parameters, x: functional_call(module, parameters, (x,)))
+
+
 class Replicas:
     """The replicas of one chunk: their data, stacked parameters and optimizer. S distinct seeds serve R replicas."""
 
@@ -45,7 +50,7 @@ class Replicas:
         self.task, self.runs = task, runs
         with _SEEDING:  # making a module draws too, and must not come between another thread's seed and its weights
             module = task.model()
-        self.apply = vmap(lambda parameters, x: functional_call(module, parameters, (x,)))
+        self.apply = over_replicas(module)
         seeds = list(runs["seed"].unique())
         self.seed_of = torch.tensor([seeds.index(seed) for seed in runs["seed"]], device=device)  # (R,)
         self.data = {

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from adamw_book.data import digits, digits_splits, varying
-from adamw_book.ensemble import Result, Task, train
+from adamw_book.ensemble import Result, Task, over_replicas, side_by_side, train
 from adamw_book.evidence import grid, retrain, select, spread, three_arms
 from adamw_book.models import MLP
 
@@ -89,8 +87,7 @@ def arms(settings: Mapping = SETTINGS) -> dict[str, dict[str, list[float]]]:
 
 def stacked(task: Task, parameters: Mapping[str, Tensor]) -> Logits:
     """The logits (R, N, C) of R trained models, {name: (R, …)}, as a function of their inputs (R, N, D)."""
-    module = task.model()
-    apply = vmap(lambda own, x: functional_call(module, own, (x,)))
+    apply = over_replicas(task.model())
     return lambda x: apply(dict(parameters), x)
 
 
@@ -107,12 +104,7 @@ def each(task: Task, result: Result, split: str, function: Callable, block: int 
         logits = stacked(task, {name: p[rows] for name, p in result.parameters.items()})
         return function(logits, x, y).detach()
 
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return torch.cat(list(pool.map(values, range(0, len(result.runs), block))))
-    finally:
-        torch.set_num_threads(threads)
+    return torch.cat(side_by_side(values, range(0, len(result.runs), block)))
 
 
 def mean_radius(task: Task, result: Result, split: str) -> Tensor:

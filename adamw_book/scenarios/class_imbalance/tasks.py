@@ -7,12 +7,11 @@ from functools import partial
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from adamw_book import metrics
-from adamw_book.data import Splits, breast_cancer, digits, generator
-from adamw_book.ensemble import Result, Task
+from adamw_book.data import Splits, breast_cancer, digits, generator, standardized
+from adamw_book.ensemble import Result, Task, over_replicas
 from adamw_book.models import MLP
 
 # Splits as (positives, negatives). The held-out splits hold more positives than 1 in 25, so that a recall is measured
@@ -69,14 +68,6 @@ def imbalanced_splits(x: Tensor, y: Tensor, counts: Mapping[str, tuple[int, int]
     return splits
 
 
-@torch.no_grad()
-def _standardized(splits: Splits) -> Splits:
-    """Each feature with mean 0 and standard deviation 1 on the training split."""
-    x = splits["train"][0]
-    mean, sd = x.mean(0), x.std(0).clamp(min=1e-6)
-    return {name: ((x - mean) / sd, y) for name, (x, y) in splits.items()}
-
-
 def splits(name: str, seed: int) -> Splits:
     """The splits of one data set, by its name in ``COUNTS``: "digit 8" (against the other digits), pixels in 0…1, or
     "breast cancer" (malignant against benign), its 30 measurements standardised on the training split."""
@@ -84,7 +75,7 @@ def splits(name: str, seed: int) -> Splits:
     if name == "digit 8":
         x, y = digits()
         return imbalanced_splits(x, (y == 8).long(), COUNTS[name], seed)
-    return _standardized(imbalanced_splits(*breast_cancer(), COUNTS[name], seed))
+    return standardized(imbalanced_splits(*breast_cancer(), COUNTS[name], seed))
 
 
 def prior(name: str) -> float:
@@ -155,8 +146,7 @@ def scores(task: Task, result: Result, split: str, block: int = 128) -> tuple[Te
     """Logits (R, N) and targets (R, N) of trained models (a result with its parameters kept) on one split."""
     if result.parameters is None:
         raise ValueError("result.parameters: None; train with keep_parameters=True")
-    module = task.model()
-    apply = vmap(lambda parameters, x: functional_call(module, parameters, (x,)))
+    apply = over_replicas(task.model())
     data = {seed: task.data(int(seed))[split] for seed in result.runs["seed"].unique()}
     x, y = (torch.stack([data[seed][i] for seed in result.runs["seed"]]) for i in (0, 1))
     parts = [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adamw_book.data import Splits, generator, split
+from adamw_book.data import Splits, generator, split, standardized
 
 
 def _images(x: Tensor) -> Tensor:
@@ -180,7 +180,4 @@ def reweighted_splits(
     size = len(rest) // len(groups)
     for name, part in zip(groups, rest[len(rest) % len(groups) :].split(size), strict=True):
         parts[name] = (x[part], y[part])
-    if standardize:
-        mean, sd = parts["train"][0].mean(0), parts["train"][0].std(0).clamp(min=1e-6)
-        parts = {name: ((x - mean) / sd, y) for name, (x, y) in parts.items()}
-    return parts
+    return standardized(parts) if standardize else parts
