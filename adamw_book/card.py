@@ -50,7 +50,7 @@ def badge(verdict: str) -> str:
 
 def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> Shown:
     """The card of a claim, its verdict computed from `effects` ({regime: Effect}); `note` is a closing line, for
-    instance where the figures come from. All texts are escaped."""
+    instance what a reader of the table should know. All texts are escaped."""
     overall = verdict(claim, effects)
     rows = [(regime, effect, judge(effect, claim.smallest_effect)) for regime, effect in effects.items()]
     contrasts = {effect.contrast for effect in effects.values()}
@@ -64,21 +64,24 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     points = scale_of(claim.metric) == "pp"
     matters = show(100 * claim.smallest_effect, 2, "pp", sign=False) if points else f"{claim.smallest_effect:g}"
     caption = f"{pair}{claim.metric}: mean difference and {level} interval. Would matter: {matters} or more."
+    caption += " Refuted: the whole interval lies below that." if any(word == "refuted" for *_, word in rows) else ""
     about = [
         ("The source claims", claim.source),
         ("Tested here", claim.statement),
         ("Counts as support", claim.criterion),
     ]
     tag = f" (source tag {claim.tag})" if claim.tag else ""
+    counted = _counted([judgement for *_, judgement in rows], overall)
+    closing = " ".join(filter(None, (counted, _same_runs(effects), note)))
 
     body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
     cells = "".join(
         f'<tr><th scope="row">{escape(own[regime] + regime)}</th>'
-        f"<td>{_parts_html(*effect.parts(), f'n = {effect.n}')} {badge(judgement)}</td></tr>"
+        f"<td>{badge(judgement)} {_parts_html(*effect.parts(), f'n = {effect.n}')}</td></tr>"
         for regime, effect, judgement in rows
     )
-    head = '<tr><th scope="col">Regime</th><th scope="col">Effect and judgement</th></tr>'
-    foot = f'<p class="claim-note">{escape(note)}</p>' if note else ""
+    head = '<tr><th scope="col">Regime</th><th scope="col">Judgement and effect</th></tr>'
+    foot = f'<p class="claim-note">{escape(closing)}</p>' if closing else ""
     label = escape(f"Claim {claim.id}: {overall}", quote=True)
     html = (
         f'<style>{_STYLE}</style><div class="claim-card claim-card-{overall}" role="region" aria-label="{label}">'
@@ -87,12 +90,27 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     )
     lines = [f"**Claim{tag}: {SYMBOLS[overall]} {overall}**", ""]
     lines += [line for key, text in about for line in (f"**{key}:** {text}", "")]
-    lines += [caption, "", "| Regime | Effect | Judgement |", "|---|---|---|"]
+    lines += [caption, "", "| Regime | Judgement | Effect |", "|---|---|---|"]
     lines += [
-        _row(own[regime] + regime, effect.text(), f"{SYMBOLS[judgement]} {judgement}")
+        _row(own[regime] + regime, f"{SYMBOLS[judgement]} {judgement}", effect.text())
         for regime, effect, judgement in rows
     ]
-    return Shown(html, "\n".join(lines + (["", note] if note else [])))
+    return Shown(html, "\n".join(lines + (["", closing] if closing else [])))
+
+
+def _counted(judgements: list[str], overall: str) -> str:
+    """How the overall verdict follows from those of several regimes."""
+    if len(judgements) == 1:
+        return ""
+    counts = ((judgements.count(word), word) for word in ("supported", "refuted", "inconclusive"))
+    found = ", ".join(f"{count} {word}" for count, word in counts if count)
+    follows = {"conditional": ": it holds in some and fails in others", "inconclusive": ": that does not decide it"}
+    return f"Of {len(judgements)} regimes {found}{follows.get(overall, '')}."
+
+
+def _same_runs(effects: Mapping[str, Effect]) -> str:
+    same = [regime for regime, effect in effects.items() if not effect.differences.any()]
+    return f"Both arms are the same runs, so that nothing is tested: {'; '.join(same)}." if same else ""
 
 
 def verdict_table(records: Iterable[Record]) -> Shown:

@@ -62,10 +62,10 @@ def test_the_card_says_everything():
         CLAIM.criterion,
         "source tag 3096487",
         "AdamW − (Adam + L2), test accuracy: mean difference and 95% interval. Would matter: 0.50 pp or more.",
-        "depth 8 +2.00 pp [",
-        "n = 12 ✓ supported",
-        "depth <1> 0.00 pp [",
-        "n = 12 ✗ refuted",
+        "depth 8 ✓ supported +2.00 pp [",
+        "depth <1> ✗ refuted 0.00 pp [",
+        "] n = 12",
+        "Of 2 regimes 1 supported, 1 refuted: it holds in some and fails in others.",
         "◐ conditional",
         "From the record.",
     ):
@@ -125,10 +125,19 @@ def test_nothing_is_fetched():
 def test_several_contrasts_are_named_in_their_rows():
     effects = {"deep": effect(0.02), "deep, no decay": effect(0.03, control="Adam")}
     words = Tree(claim_card(CLAIM, effects)._repr_html_()).words()
-    assert "AdamW − (Adam + L2): deep +2.00 pp" in words and "AdamW − Adam: deep, no decay +3.00 pp" in words
+    assert "AdamW − (Adam + L2): deep ✓ supported +2.00 pp" in words
+    assert "AdamW − Adam: deep, no decay ✓ supported +3.00 pp" in words
     assert "test accuracy: mean difference" in words
     told = {"deep, against Adam + L2": effect(0.02), "deep, against Adam": effect(0.03, control="Adam")}
     assert "AdamW −" not in Tree(claim_card(CLAIM, told)._repr_html_()).words().split("Regime")[1]
+
+
+def test_a_card_says_where_nothing_is_tested():
+    same = Effect.of(pd.Series([0.0] * 12), "AdamW", "Adam + L2", "test accuracy")
+    words = Tree(claim_card(CLAIM, {"deep": effect(0.02), "tuned away": same})._repr_html_()).words()
+    assert "Both arms are the same runs, so that nothing is tested: tuned away." in words
+    one = Tree(claim_card(CLAIM, {"deep": effect(0.02)})._repr_html_()).words()
+    assert "regimes" not in one and "same runs" not in one
 
 
 def test_markdown_has_the_same_content():
@@ -136,7 +145,7 @@ def test_markdown_has_the_same_content():
     text = card._repr_markdown_()
     assert str(card) == text
     assert "**Claim (source tag 3096487): ◐ conditional**" in text and text.endswith("From the record.")
-    assert "| depth 8 | +2.00 pp [" in text and "| ✓ supported |" in text
+    assert "| depth 8 | ✓ supported | +2.00 pp [" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 4 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
 

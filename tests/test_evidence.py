@@ -22,6 +22,7 @@ from adamw_book.evidence import (
     spread,
     three_arms,
     verdict,
+    without_decay,
 )
 
 ADAMW = {"lr": [1e-3, 1e-2, 1e-1], "weight_decay": [0.1, 1.0, 4.0]}
@@ -277,6 +278,13 @@ def test_select_refuses_incomparable_runs():
         select(table, "validation accuracy", step=7)
     with pytest.raises(ValueError, match="lacks the column 'depth'"):
         select(table, "validation accuracy", by="depth")
+
+
+def test_conditions_that_were_tuned_to_no_decay():
+    rows = [("AdamW", 0.0, 0.0, "a"), ("AdamW", 0.1, 0.0, "b"), ("Adam + L2", 0.0, 0.0, "b"), ("AdamW", 0.0, 0.0, "c")]
+    winners = pd.DataFrame(rows, columns=["arm", "weight_decay", "l2", "condition"]).assign(lr=0.1)
+    assert without_decay(winners, "AdamW") == ["a", "c"] and without_decay(winners, "Adam + L2") == ["b"]
+    assert without_decay(winners, "Adam") == []
 
 
 def test_retrain_crosses_winners_with_fresh_seeds():

@@ -12,7 +12,7 @@ tables, not models.
 
 from .claims import MIN_SEEDS, VERDICTS, Claim, combine, judge, verdict
 from .comparison import Effect, paired, scale_of, show
-from .grids import ARMS, EdgeWarning, grid, retrain, select, spread, three_arms
+from .grids import ARMS, EdgeWarning, grid, retrain, select, spread, three_arms, without_decay
 from .tables import CONFIGURATION
 
 __all__ = [
@@ -34,4 +34,5 @@ __all__ = [
     "spread",
     "three_arms",
     "verdict",
+    "without_decay",
 ]

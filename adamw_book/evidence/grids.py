@@ -179,6 +179,14 @@ def _edge(won: pd.Series, tried: pd.DataFrame) -> str:
     return ", ".join(found)
 
 
+def without_decay(winners: pd.DataFrame, arm: str) -> list[str]:
+    """The conditions (column ``condition``) in which tuning gave an arm no decay: there it is plain Adam, on its own
+    list of learning rates."""
+    need(winners, ["arm", *CONFIGURATION, "condition"])
+    own = winners[(winners["arm"] == arm) & (winners["weight_decay"] + winners["l2"] == 0)]
+    return list(dict.fromkeys(own["condition"]))
+
+
 def retrain(winners: pd.DataFrame, seeds: Iterable[int], used: Iterable[int] = ()) -> pd.DataFrame:
     """The runs that measure the winners of `select` on fresh seeds: each winner times each seed, with its condition's
     columns.
