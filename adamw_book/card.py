@@ -72,7 +72,7 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     ]
     tag = f" (source tag {claim.tag})" if claim.tag else ""
     counted = _counted([judgement for *_, judgement in rows], overall)
-    closing = " ".join(filter(None, (counted, _same_runs(effects), note)))
+    closing = " ".join(filter(None, (counted, _exact_zeros(effects), note)))
 
     body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
     cells = "".join(
@@ -108,9 +108,9 @@ def _counted(judgements: list[str], overall: str) -> str:
     return f"Of {len(judgements)} regimes {found}{follows.get(overall, '')}."
 
 
-def _same_runs(effects: Mapping[str, Effect]) -> str:
+def _exact_zeros(effects: Mapping[str, Effect]) -> str:
     same = [regime for regime, effect in effects.items() if not effect.differences.any()]
-    return f"Both arms are the same runs, so that nothing is tested: {'; '.join(same)}." if same else ""
+    return f"Exactly zero for every seed: {'; '.join(same)}." if same else ""
 
 
 def verdict_table(records: Iterable[Record]) -> Shown:
