@@ -55,8 +55,11 @@ def paired_strip(
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
+    below = f"below {factor * smallest_effect:g}{' points' if scale == 'pp' else ''}"
     unit = "percentage points" if scale == "pp" else label_of(metric).removeprefix(metric).strip(" ()")
-    ax.set_xlabel(f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: too small to matter", labelpad=36)
+    ax.set_xlabel(
+        f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: {below}, too small to matter", labelpad=36
+    )
     for side, words in ((0, f"← {control} better"), (1, f"{treatment} better →")):
         # a line each: side by side they would meet in a narrow figure
         place = {
