@@ -55,7 +55,8 @@ def paired_strip(
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
-    below = f"below {factor * smallest_effect:g}{' points' if scale == 'pp' else ''}"
+    size = factor * smallest_effect
+    below = f"below {size:g}" + (f" point{'s' * (size != 1)}" if scale == "pp" else "")
     unit = "percentage points" if scale == "pp" else label_of(metric).removeprefix(metric).strip(" ()")
     ax.set_xlabel(
         f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: {below}, too small to matter", labelpad=36
