@@ -43,7 +43,7 @@ def paired_strip(
         values = factor * effect.differences.to_numpy()
         spread = 0.17 * np.sin(2.4 * np.arange(len(values)))  # keeps equal values apart, the same in every run
         ax.plot(
-            values, row - 0.1 + spread, "o", color=look["color"], alpha=0.55, markersize=4, markeredgewidth=0, zorder=2
+            values, row - 0.1 + spread, "o", color=look["color"], alpha=0.75, markersize=4, markeredgewidth=0, zorder=2
         )
         ax.plot([factor * effect.low, factor * effect.high], [row + 0.28] * 2, color="black", linewidth=2.2, zorder=3)
         ax.plot(factor * effect.mean, row + 0.28, "|", color="black", markersize=14, markeredgewidth=3.2, zorder=4)
