@@ -14,10 +14,17 @@ def state_dtype_of(p: Tensor, group: dict) -> torch.dtype:
     return group["state_dtype"] if group["state_dtype"] is not None and not p.is_complex() else p.dtype
 
 
+def place_of_count(p: Tensor, group: dict) -> tuple[torch.device, torch.dtype]:
+    """Where the group wants its step counts: on the CPU or beside the parameter, in torch's dtype for them."""
+    double = torch.get_default_dtype() == torch.float64 and not group["fused"]
+    device = p.device if group["capturable"] or group["fused"] else torch.device("cpu")
+    return device, torch.float64 if double else torch.float32
+
+
 def count(value: float, p: Tensor, group: dict) -> Tensor:
-    """A step count where the group wants it: torch's dtype for it, on the CPU or beside the parameter."""
-    dtype = torch.float64 if torch.get_default_dtype() == torch.float64 and not group["fused"] else torch.float32
-    return torch.tensor(value, dtype=dtype, device=p.device if group["capturable"] or group["fused"] else "cpu")
+    """A step count in its place."""
+    device, dtype = place_of_count(p, group)
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 def new_state(p: Tensor, group: dict) -> dict[str, Tensor]:
@@ -46,7 +53,6 @@ def fit(state: dict, p: Tensor, index: int, group: dict) -> None:
     for name, moment in moments:
         if local(moment).stride() != local(p).stride():
             state[name] = torch.empty_like(p, dtype=moment.dtype).copy_(moment)
-    step = state["step"]
-    wanted = count(0.0, p, group)
-    if step.device != wanted.device or step.dtype not in (torch.float32, torch.float64):
-        state["step"] = step.detach().to(wanted.device, wanted.dtype)
+    step, (device, dtype) = state["step"], place_of_count(p, group)
+    if step.device != device or step.dtype not in (torch.float32, torch.float64):
+        state["step"] = step.detach().to(device, dtype)
