@@ -39,11 +39,7 @@ def replicas_of(group: dict) -> int | None:
     vectors = [(name, value) for name, value in zip(_NAMES, values, strict=True) if is_vector(value)]
     first, leading = vectors[0]
     for name, value in vectors:
-        if value.dim() != 1:
-            raise ValueError(
-                f"Tensor {name} must be 1-element, or of shape (R,) with one value a replica; "
-                f"got shape {tuple(value.shape)}"
-            )
+        _check_shape(name, value)
         if len(value) != len(leading):
             raise ValueError(
                 f"{name} holds {len(value)} replicas, {first} holds {len(leading)}; "
@@ -89,16 +85,20 @@ def check_arguments(lr, betas, eps, weight_decay, l2, *, foreach, capturable) ->
             raise ValueError(f"betas[{i}] as a Tensor is not supported for capturable=False and foreach=True")
 
 
+def _check_shape(name: str, vector: Tensor) -> None:
+    if vector.dim() != 1:
+        raise ValueError(
+            f"Tensor {name} must be 1-element, or of shape (R,) with one value a replica; "
+            f"got shape {tuple(vector.shape)}"
+        )
+
+
 def _check_range(name: str, message: str, value: float | Tensor, below: float = float("inf")) -> None:
     if not is_vector(value):
         if not 0.0 <= value < below:
             raise ValueError(f"{message}: {value}")
         return
-    if value.dim() != 1:
-        raise ValueError(
-            f"Tensor {name} must be 1-element, or of shape (R,) with one value a replica; "
-            f"got shape {tuple(value.shape)}"
-        )
+    _check_shape(name, value)
     wrong = ~((value >= 0.0) & (value < below))
     if wrong.any():
         replica = int(wrong.nonzero()[0])

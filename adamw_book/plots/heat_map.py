@@ -84,10 +84,11 @@ def _heat_map(ax: Axes, found: pd.DataFrame, low: float, high: float, higher_is_
     ax.set_facecolor("#BBBBBB")  # where nothing was run, or the run diverged
     mesh = ax.pcolormesh(_edges(xs), _edges(ys), values, cmap="viridis", vmin=low, vmax=high)
     ax.set(xscale="log", yscale="log")
-    for axis, places, names in ((ax.xaxis, xs, found.columns), (ax.yaxis, ys, found.index)):
-        axis.set_ticks(places, tick_labels(names))
+    names, decays = tick_labels(found.columns), tick_labels(found.index)
+    for axis, places, labels in ((ax.xaxis, xs, names), (ax.yaxis, ys, decays)):
+        axis.set_ticks(places, labels)
         axis.set_minor_locator(mpl.ticker.NullLocator())
-    ax.tick_params(axis="x", rotation=0 if any("$" in label for label in tick_labels(found.columns)) else 45)
+    ax.tick_params(axis="x", rotation=0 if any("$" in name for name in names) else 45)
     ax.grid(False)
     score = values if higher_is_better else -values
     best = [int(np.ma.argmax(column)) for column in score.T]
