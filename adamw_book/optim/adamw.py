@@ -2,16 +2,17 @@
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from .backends import BACKENDS, why_not_torch, why_not_triton
-from .coefficients import check_arguments, check_leading_axis, is_vector, replicas_of
+from .coefficients import check_arguments, check_leading_axis, check_schedulable, decay_rate, is_vector, replicas_of
 from .entry import Entry
 from .explanation import Explanation
+from .options import DEFAULTS, max_norm_of, option, said
 from .plan import Plan
 from .state import MOMENTS, STATE_DTYPES, count, fit, new_state, state_dtype_of
-
-OWN_OPTIONS = ("l2", "lr_independent", "cautious", "stochastic_rounding", "state_dtype")  # those torch does not know
+from .watch import count_of_references
 
 
 class AdamW(Optimizer):
@@ -28,8 +29,12 @@ class AdamW(Optimizer):
 
     A vector (R,) for ``lr``, ``weight_decay``, ``l2`` or a beta gives each of R replicas, stacked along the leading
     axis of every parameter of the group, a value of its own: row r moves as it would alone under the r-th values.
-    Vectors may be changed in place or replaced between steps (a schedule). They belong on the parameters' device; from
-    another device they are copied at each step, and from a GPU to the CPU that copy waits for the GPU.
+    Vectors may be changed in place or replaced between steps, which is how they are scheduled: torch's schedulers know
+    one lr a group and are refused. They belong on the parameters' device; from another device they are copied at each
+    step, and from a GPU to the CPU that copy waits for the GPU.
+
+    Options that torch does not have stand in the groups too, where they are not at their defaults, and may be set there
+    between steps: through a wrapper that hands on nothing but ``param_groups``, ``max_norm`` and ``explain`` as well.
 
     Args:
         params: parameters, named parameters or parameter groups, as in torch.
@@ -49,7 +54,8 @@ class AdamW(Optimizer):
             inside the step. None and False mean the same: counts on the CPU, the scaler works before the step.
         l2: ℓ ≥ 0, Adam's coupled penalty, added to the gradient; a number, a 1-element tensor or a vector (R,).
         lr_independent: take the share λ itself from the parameter, whatever lr (0 stops both steps); with a torch
-            scheduler, λ·lr/initial_lr, as in the paper, where a schedule multiplies both steps.
+            scheduler, λ·lr/initial_lr, as in the paper, where a schedule multiplies both steps. A schedule that climbs
+            above its start needs to say how high, as OneCycleLR does: ``param_group["max_lr"]``.
         cautious: decay only coordinates that the gradient step does not lead away from 0 (Chen et al., 2025).
         stochastic_rounding: round bfloat16 parameters up or down at random with the right mean, so that steps below
             their precision add up; the random numbers are a hash of place and step, and a run repeats itself.
@@ -96,8 +102,16 @@ class AdamW(Optimizer):
                 "Tensor lr must be 1-element, or hold one value for each replica of the parameters; "
                 f"got {lr} and no parameters"
             )
-        if max_norm is not None and not 0.0 < max_norm:
-            raise ValueError(f"Invalid max_norm value: {max_norm}; a number above 0, or None for no clipping")
+        own = said(
+            {
+                "l2": l2,
+                "lr_independent": lr_independent,
+                "cautious": cautious,
+                "stochastic_rounding": stochastic_rounding,
+                "state_dtype": state_dtype,
+            }
+        )
+        max_norm_of([{"max_norm": max_norm}])
         if state_dtype not in (None, *STATE_DTYPES):
             known = ", ".join(map(str, STATE_DTYPES))
             raise ValueError(f"Invalid state_dtype: {state_dtype}; one of {known}, or None for the parameters'")
@@ -115,17 +129,12 @@ class AdamW(Optimizer):
             "differentiable": differentiable,
             "fused": fused,
             "decoupled_weight_decay": True,
-            "l2": l2,
-            "lr_independent": lr_independent,
-            "cautious": cautious,
-            "stochastic_rounding": stochastic_rounding,
-            "state_dtype": state_dtype,
+            **own,
         }
-        self.max_norm, self.explain = max_norm, explain
         self._backend = backend
-        self._plan: Plan | None = None
-        self._captured: list[Plan] = []
+        self._now = _Now()
         super().__init__(params, defaults)
+        self.max_norm, self.explain = max_norm, explain
         if fused:
             if differentiable:
                 raise RuntimeError("`fused` does not support `differentiable`")
@@ -136,8 +145,48 @@ class AdamW(Optimizer):
     @property
     def backend(self) -> str:
         """The backend in use; more than one, joined by " + ", where groups differ."""
-        names = {self._backend_of(p, group, replicas_of(group)) for group in self.param_groups for p in group["params"]}
+        names = {
+            self._backend_of(p, group, replicas_of(group))
+            for group in self.param_groups
+            for p in group["params"]
+            if not is_lazy(p)
+        }
         return " + ".join(name for name in BACKENDS if name in names)
+
+    @property
+    def state(self) -> dict[Tensor, dict[str, Tensor]]:
+        """torch's state. Whoever asks for it may change it, so the next step looks at all of it."""
+        self._now.show_state()
+        return self.__dict__["state"]
+
+    @state.setter
+    def state(self, state: dict[Tensor, dict[str, Tensor]]) -> None:
+        self._now.show_state()
+        self.__dict__["state"] = state
+
+    @property
+    def max_norm(self) -> float | None:
+        """The norm to which the gradients of all groups together are scaled down; None where no group names one."""
+        return max_norm_of(self.param_groups)
+
+    @max_norm.setter
+    def max_norm(self, max_norm: float | None) -> None:
+        max_norm_of([{"max_norm": max_norm}])
+        self._say("max_norm", max_norm)
+
+    @property
+    def explain(self) -> bool:
+        """Whether steps are explained, which any group may ask for."""
+        return any(option(group, "explain") for group in self.param_groups)
+
+    @explain.setter
+    def explain(self, explain: bool) -> None:
+        self._say("explain", bool(explain))
+
+    def _say(self, name: str, value) -> None:
+        for group in self.param_groups:
+            group.pop(name, None)
+        self.param_groups[0].update(said({name: value}))
 
     def add_param_group(self, param_group: dict) -> None:
         """Add a group as in torch; vectors among its coefficients must fit the leading axis of its parameters."""
@@ -145,12 +194,15 @@ class AdamW(Optimizer):
         try:
             group = self.param_groups[-1]
             replicas = replicas_of(group)
+            max_norm_of(self.param_groups)
             for p in group["params"]:
-                check_leading_axis(p, replicas, group)
-                self._backend_of(p, group, replicas)
+                if not is_lazy(p):
+                    check_leading_axis(p, replicas, group)
+                    self._backend_of(p, group, replicas)
         except ValueError:
             self.param_groups.pop()
             raise
+        self._now.vector_betas[id(group)] = tuple(map(is_vector, group["betas"]))
 
     def explanation(self) -> dict[Tensor, Explanation]:
         """What the last step was made of, for each parameter that took part: {parameter: Explanation}.
@@ -161,9 +213,10 @@ class AdamW(Optimizer):
         Raises:
             RuntimeError: the last step was taken without ``explain``.
         """
-        if self._plan is None or not self._plan.explain:
+        plan = self._now.plan
+        if plan is None or not plan.explain:
             raise RuntimeError("explanation: set optimizer.explain = True before the step that is to be explained")
-        return self._plan.explanation()
+        return plan.explanation()
 
     def step(self, closure=None):
         """Take one step; ``closure``, if given, reevaluates the model first and its loss is returned."""
@@ -177,37 +230,55 @@ class AdamW(Optimizer):
         return loss
 
     def _update(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        if self._plan is None or not self._plan.fits(self.param_groups, self.state, self.explain):
-            if self._plan is not None and self._plan.captured:
-                self._captured.append(self._plan)  # its graph may be replayed as long as the optimizer lives
-            self._plan = self._sort()
-        self._plan.step(grad_scale, found_inf, self.max_norm)
+        now, state = self._now, self.__dict__["state"]
+        fits = now.plan is not None and now.plan.fits(self.param_groups, self.explain)
+        if not fits or (now.state_seen and not now.plan.same_state(state)):
+            now.keep_captured()
+            now.plan = self._sort()
+        for group in self.param_groups:
+            decay_rate(group)  # refuses what it does not fit before anything has changed
+        now.plan.step(grad_scale, found_inf, self.max_norm)
+        if now.state_seen:  # the local name is a holder, too
+            alone = count_of_references(self.__dict__, "state") == count_of_references({"state": object()}, "state") + 1
+            now.state_seen = not (alone and now.plan.state_is_ours())
+            if now.state_seen:
+                now.plan.release()
 
     def _sort(self) -> Plan:
-        """Give every parameter with a gradient its state and its backend."""
-        entries, idle, index = [], [], 0
+        """Give every parameter that takes part its state and its backend."""
+        state, entries, idle, index = self.__dict__["state"], [], [], 0
+        before = {} if self._now.plan is None else self._now.plan.state_dtypes
         for group in self.param_groups:
             replicas = replicas_of(group)
+            recast = before.get(id(group), option(group, "state_dtype")) != option(group, "state_dtype")
             for p in group["params"]:
-                if p.grad is None:
+                if p.grad is None and not (p in state and self._is_fit(p, index, group, recast)):
                     idle.append(p)
                 else:
                     check_leading_axis(p, replicas, group)
-                    self._prepare(p, index, group)
-                    entry = Entry(p, index, group, self.state[p], replicas)
-                    entries.append((self._backend_of(p, group, replicas), entry))
+                    self._prepare(p, index, group, recast)
+                    entries.append((self._backend_of(p, group, replicas), Entry(p, index, group, state[p], replicas)))
                 index += 1
-        return Plan(self.param_groups, self.state, entries, idle, self.explain)
+        return Plan(self.param_groups, entries, idle, self.explain)
 
-    def _prepare(self, p: Tensor, index: int, group: dict) -> None:
-        """Check one parameter with a gradient and its state, and make that at its first step."""
-        if p.grad.is_sparse:
+    def _is_fit(self, p: Tensor, index: int, group: dict, recast: bool) -> bool:
+        """Whether a parameter without a gradient has the state with which it could take part again."""
+        try:
+            check_leading_axis(p, replicas_of(group), group)
+            fit(self.__dict__["state"][p], p, index, group, recast)
+        except ValueError:
+            return False
+        return True
+
+    def _prepare(self, p: Tensor, index: int, group: dict, recast: bool) -> None:
+        """Check one parameter that takes part and its state, and make that at its first step."""
+        if p.grad is not None and p.grad.is_sparse:
             raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
-        state = self.state[p]
+        state = self.__dict__["state"][p]
         if len(state) == 0:
             state.update(new_state(p, group))
         else:
-            fit(state, p, index, group)
+            fit(state, p, index, group, recast)
         if group["differentiable"] and state["step"].requires_grad:
             raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
         if group["foreach"] and isinstance(group["lr"], Tensor) and not group["capturable"]:
@@ -234,29 +305,38 @@ class AdamW(Optimizer):
         name = "_accelerator_graph_capture_health_check"
         getattr(self, name if hasattr(self, name) else "_cuda_graph_capture_health_check")()
 
+    def __setattr__(self, name: str, value) -> None:
+        if name == "step" and getattr(value, "_wrapped_by_lr_sched", False):  # by a torch scheduler, at its making
+            for group in self.param_groups:
+                check_schedulable(group, self._now.vector_betas.get(id(group), ()))
+        super().__setattr__(name, value)
+
     def __getstate__(self) -> dict:
-        own = {name: getattr(self, name) for name in ("max_norm", "explain", "_backend")}
-        return super().__getstate__() | own
+        return super().__getstate__() | {"_backend": self._backend}
 
     def __setstate__(self, state: dict) -> None:
         replaced = self.__dict__.get("param_groups", [])  # when a state is loaded
         super().__setstate__(state)
-        self._captured = self.__dict__.get("_captured", [])
-        if self.__dict__.get("_plan") is not None and self._plan.captured:
-            self._captured.append(self._plan)
-        self._plan = None
+        now = self.__dict__.setdefault("_now", _Now())
+        now.keep_captured()
+        now.plan = None
+        now.show_state()
+        states = self.__dict__["state"]
         for i, group in enumerate(self.param_groups):
             for name in ("amsgrad", "maximize", "capturable", "differentiable"):
                 group.setdefault(name, False)
             for name in ("foreach", "fused"):
                 group.setdefault(name, None)
-            for name in OWN_OPTIONS:
-                group.setdefault(name, (replaced[i] if i < len(replaced) else self.defaults)[name])
+            before = replaced[i] if i < len(replaced) else self.defaults
+            for name in DEFAULTS:
+                if name in before:
+                    group.setdefault(name, before[name])
             group["decoupled_weight_decay"] = True
+            now.vector_betas[id(group)] = tuple(map(is_vector, group["betas"]))
             for p in group["params"]:
-                step = self.state[p].get("step") if p in self.state else None
+                step = states[p].get("step") if p in states else None
                 if step is not None and not isinstance(step, Tensor):
-                    self.state[p]["step"] = count(float(step), p, group)
+                    states[p]["step"] = count(float(step), p, group)
         if any(group["fused"] for group in self.param_groups):
             self._step_supports_amp_scaling = True
 
@@ -288,3 +368,24 @@ class AdamW(Optimizer):
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+class _Now:
+    """Where the optimizer stands between two steps. A wrapper that copies the optimizer's ``__dict__`` (Lightning's)
+    shares it."""
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        self.captured: list[Plan] = []  # plans whose memory graphs know, which may be replayed as long as this lives
+        self.state_seen = True  # whether somebody asked for the state since the last look at it
+        self.vector_betas: dict[int, tuple[bool, ...]] = {}  # id of a group: which of its betas were given as vectors
+
+    def show_state(self) -> None:
+        """Somebody asks for the state: nothing here keeps it alive if he throws some of it away."""
+        if not self.state_seen and self.plan is not None:
+            self.plan.release()
+        self.state_seen = True
+
+    def keep_captured(self) -> None:
+        if self.plan is not None and self.plan.captured:
+            self.captured.append(self.plan)

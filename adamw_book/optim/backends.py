@@ -8,7 +8,8 @@ from torch import Tensor
 
 from . import fused_cpu
 from .coefficients import is_vector
-from .entry import is_dense, local
+from .entry import as_stored, in_memory, is_dense, local
+from .options import option
 from .state import state_dtype_of
 
 BACKENDS = ("triton", "torch", "reference")
@@ -19,12 +20,14 @@ def why_not_torch(p: Tensor, group: dict, replicas: int | None, explain: bool) -
     """What keeps a parameter from torch's fused kernel, if anything does."""
     beyond = {
         "explain": explain,
-        "cautious": group["cautious"],
+        "cautious": option(group, "cautious"),
         "differentiable": group["differentiable"],
-        f"state_dtype={group['state_dtype']}": state_dtype_of(p, group) != p.dtype,
-        "stochastic_rounding": group["stochastic_rounding"] and p.dtype == torch.bfloat16,
+        f"state_dtype={option(group, 'state_dtype')}": state_dtype_of(p, group) != p.dtype,
+        "stochastic_rounding": option(group, "stochastic_rounding") and p.dtype == torch.bfloat16,
         "a vector as beta": any(map(is_vector, group["betas"])),
     }
+    if problem := _why_not_by_address(p):
+        return problem
     if asked := [what for what, is_asked in beyond.items() if is_asked]:
         return f"does not support {', '.join(asked)}"
     if not fused_cpu.supports(local(p), replicas, group["betas"]):
@@ -41,6 +44,8 @@ def why_not_triton(p: Tensor, group: dict, replicas: int | None) -> str | None:
     """What keeps a parameter from the kernel, if anything does."""
     if find_spec("triton") is None:
         return "needs the package triton, which is not installed"
+    if problem := _why_not_by_address(p):
+        return problem
     if p.device.type != "cuda" and not (p.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
         return (
             f"needs parameters on a CUDA device, got {p.device} (with TRITON_INTERPRET=1 set before the first import, "
@@ -52,4 +57,13 @@ def why_not_triton(p: Tensor, group: dict, replicas: int | None) -> str | None:
         return f"supports {', '.join(map(str, KERNEL_DTYPES))}, got {p.dtype}"
     if not is_dense(local(p), replicas):
         return f"needs dense parameters, replica after replica, got shape {tuple(p.shape)} with strides {p.stride()}"
+    return None
+
+
+def _why_not_by_address(p: Tensor) -> str | None:
+    """What keeps a parameter, or its gradient, from being read and written where its memory is, if anything does."""
+    if not as_stored(local(p)):
+        return f"needs parameters that are their memory, got {type(p).__name__} (a wrapper, fake, or to be conjugated)"
+    if p.grad is not None and not in_memory(local(p.grad)):
+        return f"needs gradients that are their memory, got {type(p.grad).__name__}"
     return None

@@ -4,6 +4,8 @@ torch has one.
 
 from torch import Tensor
 
+from .options import option
+
 _NAMES = ("lr", "weight_decay", "l2", "betas[0]", "betas[1]")
 
 
@@ -13,27 +15,43 @@ def is_vector(value) -> bool:
 
 
 def decay_rate(group: dict) -> float | Tensor:
-    """What ``weight_decay`` is multiplied with: lr; with ``lr_independent`` the factor of the schedule, lr /
-    initial_lr.
+    """What ``weight_decay`` is multiplied with: lr; with ``lr_independent`` the factor of the schedule, lr over its
+    peak.
 
-    torch's schedulers note ``initial_lr`` in the group. Without it there is no schedule to follow: the factor is 1, and
-    0 where lr is 0, which stops both steps. (torch.distributed.checkpoint takes a step with lr = 0 to make a state.)
+    torch's schedulers note in the group where lr began, ``initial_lr``, and OneCycleLR its peak, ``max_lr``. Without
+    either there is no schedule to follow: the factor is 1, and 0 where lr is 0, which stops both steps.
+    (torch.distributed.checkpoint takes a step with lr = 0 to make a state.)
+
+    Raises:
+        ValueError: lr is above the peak, as on a schedule that climbs from ``initial_lr``: the decay would grow
+            with it, a hundredfold on some. (A tensor on a GPU is not waited for; there the factor ends at 1.)
     """
-    lr, initial = group["lr"], group.get("initial_lr")
-    if not group["lr_independent"]:
+    lr, initial, peak = group["lr"], group.get("initial_lr"), group.get("max_lr")
+    if not option(group, "lr_independent"):
         return lr
-    if initial is None:
+    if initial is None and peak is None:
         return (lr != 0).to(lr.dtype) if isinstance(lr, Tensor) else float(lr != 0)
-    if isinstance(lr, Tensor) or isinstance(initial, Tensor):
-        factor = lr / initial  # nan or infinite where the schedule began at 0
-        return factor.where(factor.isfinite(), 1.0)
-    return lr / initial if initial else 1.0
+    peak = initial if peak is None else peak
+    tensors = isinstance(lr, Tensor) or isinstance(peak, Tensor)
+    if tensors:
+        peak = peak.to(lr.device) if isinstance(peak, Tensor) and isinstance(lr, Tensor) else peak
+        factor = (lr / peak).nan_to_num(1.0, posinf=1.0)  # where the schedule began at 0
+    else:
+        factor = lr / peak if peak else 1.0
+    if tensors and factor.device.type != "cpu":
+        return factor.clamp(max=1.0)
+    if (factor.max() if tensors else factor) > 1.0 + 1e-6:
+        raise ValueError(
+            f"lr_independent: lr is {lr}, above {peak}, from which its schedule is measured; say how high it climbs, "
+            "param_group['max_lr'] = ..., so that the decay is weight_decay · lr / max_lr"
+        )
+    return factor
 
 
 def replicas_of(group: dict) -> int | None:
     """The number of replicas that a group's vectors agree on, None where it has none."""
     beta1, beta2 = group["betas"]
-    values = group["lr"], group["weight_decay"], group["l2"], beta1, beta2
+    values = group["lr"], group["weight_decay"], option(group, "l2"), beta1, beta2
     if not any(map(is_vector, values)):
         return None
     vectors = [(name, value) for name, value in zip(_NAMES, values, strict=True) if is_vector(value)]
@@ -52,7 +70,7 @@ def check_leading_axis(p: Tensor, replicas: int | None, group: dict) -> None:
     """Whether a group's vectors fit one of its parameters: a value for each replica, and all replicas here."""
     if replicas is None:
         return
-    values = group["lr"], group["weight_decay"], group["l2"], *group["betas"]
+    values = group["lr"], group["weight_decay"], option(group, "l2"), *group["betas"]
     name = next(name for name, value in zip(_NAMES, values, strict=True) if is_vector(value))
     if p.dim() == 0 or p.shape[0] != replicas:
         raise ValueError(
@@ -64,6 +82,22 @@ def check_leading_axis(p: Tensor, replicas: int | None, group: dict) -> None:
             f"{name}: the replicas of a parameter of shape {tuple(p.shape)} are spread over processes; "
             "shard another axis, or give each process replicas and vectors of its own"
         )
+
+
+def check_schedulable(group: dict, vector_betas: tuple[bool, ...]) -> None:
+    """Refuse torch's schedulers where they would give all replicas one lr, or one β₁ as cycles do.
+
+    Raises:
+        ValueError: lr is a vector, or a beta was one (``vector_betas``) and a cycle has put a number in its place.
+    """
+    replaced = [i for i, was in enumerate(vector_betas) if was and not is_vector(group["betas"][i])]
+    if not is_vector(group["lr"]) and not replaced:
+        return
+    name = f"betas[{replaced[0]}]" if replaced else "lr"
+    raise ValueError(
+        f"{name} holds one value for each replica, and torch's schedulers set one number a group; schedule it between "
+        "steps by hand: torch.mul(base_lr, factor, out=param_group['lr']), with cycle_momentum=False where there is one"
+    )
 
 
 def check_arguments(lr, betas, eps, weight_decay, l2, *, foreach, capturable) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from .coefficients import decay_rate
 
 NAMES = ("lr", "weight_decay", "decay_rate", "l2")
-_VALUES = itemgetter("lr", "weight_decay", "l2", "betas", "eps", "lr_independent")
+_VALUES = itemgetter("lr", "weight_decay", "betas", "eps")
+_MORE = ("l2", "lr_independent", "initial_lr", "max_lr")
 MOMENTS = 5  # (1 − β₁, 1 − β₂, ln β₁, ln β₂, ε), in this order
 
 
@@ -36,9 +37,9 @@ class DeviceCoefficients:
         ``upload(target, values)`` writes to the device what has changed since the last call. Where no number has, the
         array is the same object as at the last call.
         """
-        values = [(*_VALUES(group), group.get("initial_lr")) for group in self.groups]
-        numbers = not any(isinstance(v, Tensor) for lr, decay, l2, betas, *_, initial in values
-                          for v in (lr, decay, l2, *betas, initial))  # fmt: skip
+        values = [(*_VALUES(group), *map(group.get, _MORE)) for group in self.groups]
+        numbers = not any(isinstance(v, Tensor) for lr, decay, betas, *others in values
+                          for v in (lr, decay, *betas, *others))  # fmt: skip
         if numbers and values == self.seen:
             return self.seen_places
         self.seen = values if numbers else None
@@ -61,9 +62,9 @@ class DeviceCoefficients:
         base = self.numbers.data_ptr() + i * self.numbers.shape[1] * size
         row, place = [], []
         for j, name in enumerate(NAMES):
-            value = decay_rate(group) if name == "decay_rate" else group[name]
+            value = decay_rate(group) if name == "decay_rate" else group.get(name, 0.0)
             if self._is_read(value):
-                theirs = any(value is group[n] for n in ("lr", "weight_decay", "l2"))
+                theirs = any(value is group.get(n) for n in ("lr", "weight_decay", "l2"))
                 value = self._readable((i, name), value, theirs)
                 row.append(0.0)
                 place += [value.data_ptr(), value.stride(0) if value.numel() > 1 else 0]

@@ -1,4 +1,4 @@
-"""One parameter that has a gradient, as the backends see it."""
+"""One parameter that takes part, as the backends see it."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from .coefficients import is_vector
+from .options import option
 
 
 def local(t: Tensor) -> Tensor:
@@ -21,6 +22,16 @@ def numbers(t: Tensor) -> Tensor:
     """The local part as real numbers: a complex tensor is seen as pairs."""
     t = local(t)
     return torch.view_as_real(t) if t.is_complex() else t
+
+
+def in_memory(t: Tensor) -> bool:
+    """Whether a local part is its memory: not a wrapper around other tensors, a fake or a sparse one."""
+    return type(t).__torch_dispatch__ is Tensor.__torch_dispatch__ and t.layout is torch.strided
+
+
+def as_stored(t: Tensor) -> bool:
+    """Whether the numbers in memory are the tensor's, with no sign or conjugate that is still to be taken."""
+    return in_memory(t) and not t.is_conj() and not t.is_neg()
 
 
 def sharding(t: Tensor) -> tuple:
@@ -50,6 +61,7 @@ class Flags(NamedTuple):
     cautious: bool
     stochastic_rounding: bool
     vector_betas: bool
+    state_dtype: torch.dtype | None
 
     @classmethod
     def of(cls, group: dict) -> "Flags":
@@ -59,29 +71,33 @@ class Flags(NamedTuple):
             bool(group["amsgrad"]),
             bool(group["maximize"]),
             bool(group["differentiable"]),
-            bool(group["cautious"]),
-            bool(group["stochastic_rounding"]),
+            bool(option(group, "cautious")),
+            bool(option(group, "stochastic_rounding")),
             is_vector(beta1) or is_vector(beta2),
+            option(group, "state_dtype"),
         )
 
 
 class Entry:
     """A parameter with its number in the optimizer, its group, its state and the number of its replicas (1 without
-    vectors)."""
+    vectors). The state is let go as soon as somebody may change it, and its tensors are not held at all: whoever
+    replaces one is to have its memory back."""
 
     def __init__(self, param: Tensor, index: int, group: dict, state: dict, replicas: int | None) -> None:
         self.param, self.index, self.group, self.state, self.replicas = param, index, group, state, replicas or 1
-        self.exp_avg, self.exp_avg_sq, self.step = state["exp_avg"], state["exp_avg_sq"], state["step"]
-        self.max_exp_avg_sq = state["max_exp_avg_sq"] if group["amsgrad"] else None
-        self.device, self.dtype, self.grad_dtype = param.device, param.dtype, param.grad.dtype
+        self.device, self.dtype = param.device, param.dtype
+        self.grad_dtype = param.dtype if param.grad is None else param.grad.dtype
+        self.names = ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if group["amsgrad"] else ())
+        self.state_dtype, self.count_dtype = state["exp_avg"].dtype, state["step"].dtype
 
     @property
     def moments(self) -> list[Tensor]:
         """exp_avg, exp_avg_sq and, with AMSGrad, max_exp_avg_sq."""
-        return [t for t in (self.exp_avg, self.exp_avg_sq, self.max_exp_avg_sq) if t is not None]
+        return [self.state[name] for name in self.names]
 
     @property
     def kind(self) -> tuple:
         """Entries of one kind go into one launch of the kernel."""
-        dtypes = self.dtype, self.grad_dtype, self.exp_avg.dtype, self.step.dtype
-        return self.device, dtypes, Flags.of(self.group)._replace(vector_betas=False), self.replicas
+        dtypes = self.dtype, self.grad_dtype, self.state_dtype, self.count_dtype
+        flags = Flags.of(self.group)._replace(vector_betas=False, state_dtype=None)
+        return self.device, dtypes, flags, self.replicas

@@ -55,6 +55,9 @@ def adamw_(
     penalized, decayed = (bool(c.any()) if isinstance(c, Tensor) else c != 0 for c in (l2, decay))
     if penalized and (decayed or isinstance(l2, Tensor) or isinstance(lr, Tensor)):
         penalty = torch._foreach_mul(params, _columns(l2, params))
+        if isinstance(l2, Tensor):  # 0·∞ is not 0
+            free = (l2 == 0).nonzero()[:, 0]
+            penalty = [p.index_fill_(0, free, 0.0) for p in penalty] if len(free) else penalty
         (torch._foreach_sub_ if maximize else torch._foreach_add_)(penalty, grads)
         grads, maximize, penalized = penalty, False, False
     if isinstance(lr, Tensor):

@@ -1,7 +1,9 @@
 """How an optimizer's step is carried out: its parameters sorted into bundles, each for one backend, kept while they
 stay the same."""
 
-from operator import is_
+from collections import Counter
+from itertools import repeat
+from operator import attrgetter, is_
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from .coefficients import replicas_of
 from .entry import Entry, Flags, sharding
 from .explanation import Explanation
-from .host import Fused, Reference
+from .host import ALONE, Fused, Reference
 
 
 class Plan:
@@ -18,34 +20,47 @@ class Plan:
     def __init__(
         self,
         groups: list[dict],
-        state: dict[Tensor, dict],
         entries: list[tuple[str, Entry]],
         idle: list[Tensor],
         explain: bool = False,
     ) -> None:
-        """``entries``: (backend, entry) of each parameter with a gradient; ``idle``: the parameters without."""
+        """``entries``: (backend, entry) of each parameter that takes part; ``idle``: those that never had a
+        gradient."""
         self.idle, self.explain = idle, explain
-        self.state, self.states = state, list(state.values())
         self.groups = [(group, list(group["params"]), Flags.of(group), replicas_of(group)) for group in groups]
+        self.state_dtypes = {id(group): flags.state_dtype for group, _, flags, _ in self.groups}
         bundles: dict[tuple, list[Entry]] = {}
+        listed, turns = Counter(id(entry.param) for _, entry in entries), Counter()
         for backend, entry in entries:
+            if listed[id(entry.param)] > 1:  # a parameter that is listed twice is updated twice, in turns
+                backend = "reference"
+                turns[id(entry.param)] += 1
             kind = entry.kind if backend == "triton" else (id(entry.group), entry.dtype, entry.device)
-            bundles.setdefault((backend, sharding(entry.param), *kind), []).append(entry)
-        self.bundles = [_bundle(backend, same) for (backend, *_), same in bundles.items()]
+            alone = backend == "torch" and entry.param.numel() <= ALONE
+            key = (backend, turns[id(entry.param)], alone, sharding(entry.param), *kind)
+            bundles.setdefault(key, []).append(entry)
+        self.bundles = [_bundle(backend, same, turn > 0) for (backend, turn, *_), same in bundles.items()]
 
-    def fits(self, groups: list[dict], state: dict[Tensor, dict], explain: bool) -> bool:
-        """Whether parameters, gradients, state and flags still are what was sorted; a look at each, no more."""
-        same = (
-            self._same_groups(groups, explain)
-            and state is self.state
-            and len(state) == len(self.states)
-            and all(map(is_, state.values(), self.states))  # each parameter's own dict; its tensors are watched
-            and all(bundle.fits() for bundle in self.bundles)
-        )
+    def fits(self, groups: list[dict], explain: bool) -> bool:
+        """Whether parameters, gradients and flags still are what was sorted; a look at each, no more."""
+        same = self._same_groups(groups, explain) and all(bundle.fits() for bundle in self.bundles)
         if not same:
             for bundle in self.bundles:
                 bundle.watch.found = None
         return same
+
+    def same_state(self, state: dict[Tensor, dict]) -> bool:
+        """Whether the state still is what was sorted."""
+        return all([bundle.watch.same_state(state) for bundle in self.bundles])
+
+    def state_is_ours(self) -> bool:
+        """Whether none but the optimizer holds any part of the state, its dict apart."""
+        return all(bundle.watch.state_is_ours() for bundle in self.bundles)
+
+    def release(self) -> None:
+        """Let go of the state, which somebody may change; :meth:`same_state` takes hold of it again."""
+        for bundle in self.bundles:
+            bundle.watch.release()
 
     def _same_groups(self, groups: list[dict], explain: bool) -> bool:
         if len(groups) != len(self.groups) or explain != self.explain:
@@ -55,7 +70,7 @@ class Plan:
                 return False
             if len(now["params"]) != len(params) or not all(map(is_, now["params"], params)):
                 return False
-        return all(p.grad is None for p in self.idle)
+        return all(map(is_, map(attrgetter("grad"), self.idle), repeat(None)))
 
     def step(self, grad_scale: Tensor | None, found_inf: Tensor | None, max_norm: float | None) -> None:
         """Update everything, bundle by bundle."""
@@ -97,9 +112,9 @@ def _over(groups: tuple, values: Tensor) -> Tensor:
     return values
 
 
-def _bundle(backend: str, entries: list[Entry]):
+def _bundle(backend: str, entries: list[Entry], repeated: bool):
     if backend == "triton":
         from .work_table import Launch
 
         return Launch(entries)
-    return {"torch": Fused, "reference": Reference}[backend](entries)
+    return Fused(entries) if backend == "torch" else Reference(entries, repeated)

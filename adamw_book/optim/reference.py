@@ -6,7 +6,7 @@ With θ the parameter, g its gradient, t the step (1 for the first), η ``lr``, 
     g̃ = g + ℓ θ
     m ← β₁ m + (1 − β₁) g̃
     v ← β₂ v + (1 − β₂) g̃²
-    θ ← θ − η λ θ − η · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+    θ ← (1 − η λ) θ − η · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 
 λ > 0, ℓ = 0 is AdamW (Loshchilov and Hutter, 2019); λ = 0, ℓ > 0 is Adam with an L2 penalty; both 0 is Adam (Kingma and
 Ba, 2015).
@@ -56,7 +56,7 @@ def adamw(
     place under the root. ``decay_rate`` given takes the place of ``lr`` in the decay. ``cautious`` decays only where
     the gradient step does not lead away from 0 (Chen et al., 2025).
     """
-    grad = (-grad if maximize else grad) + l2 * param
+    grad = (-grad if maximize else grad) + _times(l2, param)
     exp_avg = beta1 * exp_avg + (1 - beta1) * grad
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * grad * grad
     if max_exp_avg_sq is not None:
@@ -64,11 +64,18 @@ def adamw(
     second_moment = exp_avg_sq if max_exp_avg_sq is None else max_exp_avg_sq
     denominator = (second_moment / (1 - beta2**step)).sqrt() + eps
     gradient_step = lr / (1 - beta1**step) * exp_avg / denominator
-    decay_step = (lr if decay_rate is None else decay_rate) * weight_decay * param
+    decay = (lr if decay_rate is None else decay_rate) * weight_decay
     if cautious:
-        decay_step = torch.where(exp_avg * param >= 0, decay_step, 0.0)
-    param = param - decay_step - gradient_step
-    return Step(param, exp_avg, exp_avg_sq, max_exp_avg_sq, decay_step, gradient_step)
+        decay = torch.where(exp_avg * param >= 0, decay, 0.0)
+    new = (1 - decay) * param - gradient_step
+    return Step(new, exp_avg, exp_avg_sq, max_exp_avg_sq, _times(decay, param), gradient_step)
+
+
+def _times(coefficient: float | Tensor, param: Tensor) -> float | Tensor:
+    """Their product; 0 where the coefficient is 0, for a parameter of ±∞ (a mask) as well."""
+    if isinstance(coefficient, Tensor):
+        return torch.where(coefficient == 0, 0.0, coefficient * param)
+    return coefficient * param if coefficient else torch.zeros_like(param)
 
 
 def adamw_(

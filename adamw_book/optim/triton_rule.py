@@ -59,10 +59,11 @@ def rule(
     entry, tensors, row, ticks, grad_scale_ptr, squares_ptr, max_norm,
     STEP_DTYPE: tl.constexpr, COMPUTE: tl.constexpr, SCALED: tl.constexpr, CLIPPED: tl.constexpr,
 ):  # fmt: skip
-    """What all elements of a row share: t, the tensor's number, the decay's share, η/(1 − β₁ᵗ), 1/√(1 − β₂ᵗ), 1 − β₁,
-    1 − β₂, ε, ℓ, the gradients' scale and the factor that clips them."""
+    """What all elements of a row share: t as a whole number, the tensor's number, the decay's share, η/(1 − β₁ᵗ),
+    1/√(1 − β₂ᵗ), 1 − β₁, 1 − β₂, ε, ℓ, the gradients' scale and the factor that clips them."""
     index = tl.load(entry + INDEX * tensors)
-    step = tl.load(tl.load(entry + STEP * tensors).to(tl.pointer_type(STEP_DTYPE))).to(COMPUTE) + ticks
+    count = tl.load(tl.load(entry + STEP * tensors).to(tl.pointer_type(STEP_DTYPE))) + ticks
+    step = count.to(COMPUTE)
     lr = coefficient(entry, tensors, row, LR, COMPUTE)
     decay = coefficient(entry, tensors, row, WEIGHT_DECAY, COMPUTE)
     decay *= coefficient(entry, tensors, row, DECAY_RATE, COMPUTE)
@@ -79,7 +80,7 @@ def rule(
         norm = divide(root(tl.load(squares_ptr + row).to(COMPUTE)), grad_scale)
         clip = tl.minimum(divide(max_norm * one, norm + 1e-6), one, propagate_nan=tl.PropagateNan.ALL)
     new1, new2, eps = tl.load(moments), tl.load(moments + 1), tl.load(moments + 4)
-    return step, index, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip
+    return count.to(tl.int64), index, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip
 
 
 @triton.jit
@@ -88,7 +89,7 @@ def update(
     AMSGRAD: tl.constexpr, CAUTIOUS: tl.constexpr,
 ):  # fmt: skip
     """The equations: the new moments, and the two steps that param is to lose."""
-    grad = tl.fma(param, l2, grad)
+    grad = tl.where(l2 != 0, tl.fma(param, l2, grad), grad)  # 0·∞ would not be 0
     exp_avg = tl.fma(grad, new1, exp_avg * (1 - new1))
     exp_avg_sq = tl.fma(grad * new2, grad, exp_avg_sq * (1 - new2))
     if AMSGRAD:
@@ -97,7 +98,7 @@ def update(
         largest = exp_avg_sq
     denominator = tl.fma(root(largest), inverse_root, eps)
     gradient_step = divide(exp_avg, denominator) * step_size
-    decay_step = decay * param
+    decay_step = tl.where(tl.abs(param) != float("inf"), decay * param, 0.0)  # ∞ − ∞ would not be ∞
     if CAUTIOUS:
         decay_step = tl.where(exp_avg * param >= 0, decay_step, 0.0)
     return exp_avg, exp_avg_sq, largest, decay_step, gradient_step
@@ -110,7 +111,7 @@ def rounded(x, position, step, index, DTYPE: tl.constexpr, STOCHASTIC: tl.conste
     """
     if STOCHASTIC:
         bits = position.to(tl.uint32) ^ (
-            step.to(tl.int32).to(tl.uint32) * 0x9E3779B1 + index.to(tl.uint32) * 0x85EBCA77
+            step.to(tl.uint32) * 0x9E3779B1 + index.to(tl.uint32) * 0x85EBCA77
         )
         bits = (bits ^ (bits >> 16)) * 0x7FEB352D
         bits = (bits ^ (bits >> 15)) * 0x846CA68B

@@ -1,91 +1,145 @@
 """Whether the tensors that were sorted at an earlier step still are what they were: what every step costs on the host.
 
 With thousands of small parameters the price is that of the memory that a look touches, so the look is kept short: each
-gradient's and parameter's address and layout, the identity of each tensor of the state, and the addresses of a few of
-those. No call goes through torch's dispatcher.
+gradient and parameter, its address, and one call in which torch compares type, dtype, device, shape and strides of all.
+The state is looked at only after somebody may have changed it, for which he must have asked the optimizer for it.
 """
 
-from itertools import chain
-from operator import is_, itemgetter
+import sys
+from itertools import chain, compress
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .entry import Entry, local
+from .entry import Entry, as_stored, in_memory, local
 
-SAMPLE = 32  # tensors of the state whose addresses are looked at in one step
+try:  # what torch.compile watches its inputs with
+    from torch._C._dynamo.guards import TensorGuards
+except ImportError:
+    TensorGuards = None
+
+_grad = attrgetter("grad")
+
+
+def kind(t: Tensor) -> tuple:
+    """What must not change beneath an address, and the lazy sign and conjugate, which an address does not show."""
+    strides = t.stride() if t.layout is torch.strided else None
+    return type(t), t.dtype, t.device, t.shape, strides, t.is_conj(), t.is_neg(), t.requires_grad
+
+
+class Kinds:
+    """The kinds of some tensors, which are not held."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.guards, self.known = None, None
+        if TensorGuards is None or not all(map(as_stored, tensors)):
+            self.known = list(map(kind, tensors))
+        else:
+            self.guards = TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+
+    def fit(self, tensors: list[Tensor | None]) -> bool:
+        """Whether these are of the same kinds, None being of none."""
+        if self.guards is not None:
+            return self.guards.check(*tensors)
+        return all(t is not None and kind(t) == known for t, known in zip(tensors, self.known, strict=True))
+
+
+class Gradients(NamedTuple):
+    """The gradients of one step in the order of the entries, local parts, None where there is none."""
+
+    all: list[Tensor | None]
+    alike: bool  # whether each is there, with the dtype and the layout of its parameter
+
+    def present(self, of_entries: list | None = None) -> list:
+        """Those of a list with a place for each entry, by default the gradients, whose entry has a gradient."""
+        of_entries = self.all if of_entries is None else of_entries
+        return of_entries if self.alike else list(compress(of_entries, self.mask))
+
+    @property
+    def mask(self) -> list[bool]:
+        return [g is not None for g in self.all]
 
 
 class Watch:
     """Watches the parameters of some entries, their gradients and their states."""
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self.params, self.states = [e.param for e in entries], [e.state for e in entries]
+    def __init__(self, entries: list[Entry], by_address: bool) -> None:
+        """``by_address``: whether the step goes on in the memory that is found here."""
+        self.entries, self.by_address = entries, by_address
+        self.params = [e.param for e in entries]
         self.sharded = any(local(e.param) is not e.param for e in entries)
-        names = ["step", "exp_avg", "exp_avg_sq"] + (["max_exp_avg_sq"] if len(entries[0].moments) > 2 else [])
-        self.of_state = itemgetter(*names)
-        self.kept = list(chain.from_iterable(map(self.of_state, self.states)))
-        self.steps = self.kept[:: len(names)]
         self.grad_dtypes = [e.grad_dtype for e in entries]
-        self.contiguous = all(local(p).is_contiguous() for p in self.params)
-        self.strides = None if self.contiguous else [local(p).stride() for p in self.params]
-        self.places, self.numels = self._places(self.params), list(map(Tensor.numel, self.params))
-        # A state that is loaded or replaced is another object, and noticed at once. Memory that is put beneath the same
-        # object (``state.data = …``) is noticed at once when it befalls all, and in turn when it befalls one; until
-        # then the step goes on in the memory that it knows, which is therefore held.
-        self.moments = [t for e in entries for t in e.moments]
-        self.held = [local(t).detach() for t in self.moments]
-        self.moment_places = list(map(Tensor.data_ptr, self.held))
-        self.turn = 0
-        self.found: tuple[list[Tensor], list[int]] | None = None
+        self.of_state = itemgetter("step", *entries[0].names)
+        params, values = self.locals_of(self.params), self._values()
+        self.kinds, self.state_kinds = Kinds(params), Kinds(values)
+        self.gradient_kinds = Kinds([p.detach().to(dtype) for p, dtype in zip(params, self.grad_dtypes, strict=True)])
+        self.have_places = all(map(in_memory, values))
+        self.places, self.state_places = self._places(params, by_address), self._places(values, self.have_places)
+        self.found: Gradients | None = None
 
     def look(self) -> bool:
-        """Whether nothing but the values and the places of the gradients has changed."""
+        """Whether nothing but values, and which gradients there are and where, has changed."""
         try:
-            grads, places = self._gradients()
-            same = (
-                [g.dtype for g in grads] == self.grad_dtypes
-                and all(map(is_, chain.from_iterable(map(self.of_state, self.states)), self.kept))
-                and self._places(self.params) == self.places
-                and list(map(Tensor.numel, self.params)) == self.numels
-                and self._same_strides()
-                and self._same_sample()
-            )
-        except (TypeError, KeyError, RuntimeError):  # no gradient or a sparse one, no state
+            params = self.locals_of(self.params)
+            same = self.kinds.fit(params) and self._places(params, self.by_address) == self.places
+            found = self._gradients()
+            if same and not found.alike:
+                same = all(map(self._usable, found.all, self.grad_dtypes))
+        except (TypeError, RuntimeError):  # what has no address, or no layout, any more
             same = False
-        self.found = (grads, places) if same else None
+        self.found = found if same else None
         return same
 
-    def take(self) -> tuple[list[Tensor], list[int]]:
-        """The gradients and their addresses. They are not kept: ``zero_grad(set_to_none=True)`` is to free them."""
+    def take(self) -> Gradients:
+        """The gradients. They are not kept: ``zero_grad(set_to_none=True)`` is to free them."""
         found, self.found = self.found or self._gradients(), None
         return found
 
-    def _gradients(self) -> tuple[list[Tensor], list[int]]:
-        grads = [p.grad for p in self.params]
+    def same_state(self, state: dict[Tensor, dict]) -> bool:
+        """Whether the tensors of the state still lie where they lay, as what they were; takes hold of the state."""
+        try:
+            for e in self.entries:
+                e.state = state[e.param] if e.param in state else None
+            values = self._values()
+            return self.state_kinds.fit(values) and self._places(values, self.have_places) == self.state_places
+        except (TypeError, KeyError, AttributeError, RuntimeError):  # missing, a number, or without an address
+            return False
+
+    def state_is_ours(self) -> bool:
+        """Whether none but the optimizer holds the state: then none can change it without asking for it."""
+        return holders([e.state for e in self.entries]) == {HOLDERS_OF_A_STATE} and holders(self._values()) == {1}
+
+    def release(self) -> None:
+        """Let go of the state, which somebody may change."""
+        for e in self.entries:
+            e.state = None
+
+    def _usable(self, grad: Tensor | None, dtype: torch.dtype) -> bool:
+        return grad is None or (grad.dtype == dtype and not grad.is_sparse and (not self.by_address or in_memory(grad)))
+
+    def _gradients(self) -> Gradients:
+        grads = list(map(_grad, self.params))
         if self.sharded:
-            grads = list(map(local, grads))
-        return grads, list(map(Tensor.data_ptr, grads))
+            grads = [g if g is None else local(g) for g in grads]
+        return Gradients(grads, self.gradient_kinds.fit(grads))
 
-    def _places(self, tensors: list[Tensor]) -> list[int]:
-        return list(map(Tensor.data_ptr, map(local, tensors) if self.sharded else tensors))
+    def locals_of(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The parts of some tensors that this process holds."""
+        return list(map(local, tensors)) if self.sharded else tensors
 
-    def _same_strides(self) -> bool:
-        params = map(local, self.params) if self.sharded else self.params
-        if self.contiguous:
-            return all(map(Tensor.is_contiguous, params))
-        return [p.stride() for p in params] == self.strides
+    def _values(self) -> list[Tensor]:
+        return self.locals_of(list(chain.from_iterable(self.of_state(e.state) for e in self.entries)))
 
-    def _same_sample(self) -> bool:
-        sample = slice(self.turn, self.turn + SAMPLE)
-        self.turn = sample.stop if sample.stop < len(self.moments) else 0
-        return self._places(self.moments[sample]) == self.moment_places[sample]
+    def _places(self, tensors: list[Tensor], wanted: bool) -> list[int] | None:
+        return list(map(Tensor.data_ptr, tensors)) if wanted else None
 
 
 def common_buffer(entries: list[Entry]) -> Tensor:
     """One buffer of all step counts: the one they lie in already, which a graph may know, or a new one. The states'
     counts become views of it, so that one addition advances them all."""
-    steps = [e.step for e in entries]
+    steps = [e.state["step"] for e in entries]
     buffer, size = steps[0]._base, steps[0].element_size()
     if buffer is None or buffer.dim() != 1 or len(buffer) != len(steps):
         buffer = None
@@ -94,5 +148,20 @@ def common_buffer(entries: list[Entry]) -> Tensor:
     if buffer is None:
         buffer = torch.stack([s.detach().reshape(()) for s in steps])
     for e, view in zip(entries, buffer, strict=True):
-        e.state["step"] = e.step = view
+        e.state["step"] = view
     return buffer
+
+
+def holders(things: list) -> set[int]:
+    """How many hold each of these things besides the list, as CPython counts references."""
+    return {count - _IN_A_LIST for count in map(sys.getrefcount, things)}
+
+
+_IN_A_LIST = 0
+_IN_A_LIST = holders([object()]).pop()
+HOLDERS_OF_A_STATE = 2  # optimizer.state and the Entry
+
+
+def count_of_references(holder: dict, name: str) -> int:
+    """How many hold what a dict holds under a name, as CPython counts references; to be compared with its like."""
+    return sys.getrefcount(holder[name])

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .device_coefficients import DeviceCoefficients
-from .entry import Entry, local, numbers, sharding
-from .watch import Watch, common_buffer
+from .entry import Entry, as_stored, local, numbers, sharding
+from .watch import Gradients, Watch, common_buffer
 
 VECTOR = 8  # elements to which blocks are aligned: 16 bytes of the narrowest dtype
+ABSENT = -1  # in the place of a gradient's address
 PARTS = 1024  # programs that share the sum of squared gradients, over all replicas
 
 
@@ -28,7 +29,7 @@ class Column(IntEnum):
     EXP_AVG = 2
     EXP_AVG_SQ = 3
     MAX_EXP_AVG_SQ = 4
-    LENGTH = 5  # elements of a row: the tensor's, or one replica's
+    LENGTH = 5  # elements of a row: the tensor's, or one replica's; 0 without a gradient
     FIRST_BLOCK = 6  # blocks of a row in the tensors before it
     LR = 7
     LR_STRIDE = 8  # 0 for a number, else the vector's
@@ -79,16 +80,16 @@ class Launch:
         self.steps = common_buffer(entries)
         self.offsets = self.steps if self.flags.counts_on_device else self.steps.to(self.device, copy=True)
         self.sent, self.ticks = self.steps.clone(), 0.0
-        self.watch = Watch(entries)
+        self.watch = Watch(entries, by_address=True)
 
         n = len(entries)
         self.host = np.zeros((len(Column), n), dtype=np.int64)
         self.host[Column.PARAM] = self.watch.places
-        columns = [Column.EXP_AVG, Column.EXP_AVG_SQ, Column.MAX_EXP_AVG_SQ][: len(entries[0].moments)]
-        self.host[columns] = np.array(self.watch.moment_places, dtype=np.int64).reshape(n, -1).T
-        lengths = [numbers(e.param).numel() // self.replicas for e in entries]
-        blocks = np.array([blocks_of(length, self.replicas, self.block) for length in lengths])
-        self.host[Column.LENGTH], self.host[Column.INDEX] = lengths, [e.index for e in entries]
+        columns = [Column.EXP_AVG, Column.EXP_AVG_SQ, Column.MAX_EXP_AVG_SQ][: len(entries[0].names)]
+        self.host[columns] = np.array(self.watch.state_places, dtype=np.int64).reshape(n, -1).T[1:]  # without the count
+        self.lengths = np.array([numbers(e.param).numel() // self.replicas for e in entries])
+        blocks = np.array([blocks_of(length, self.replicas, self.block) for length in self.lengths.tolist()])
+        self.host[Column.LENGTH], self.host[Column.INDEX] = self.lengths, [e.index for e in entries]
         self.host[Column.FIRST_BLOCK] = np.cumsum(blocks) - blocks
         self.blocks_a_row = int(blocks.sum())
         self.programs = self.blocks_a_row * self.replicas
@@ -98,6 +99,7 @@ class Launch:
         self.coefficients = DeviceCoefficients(self.groups, self.device, self.compute_dtype)
         self.places: np.ndarray | None = None  # of the coefficients
         self.gradients: list[int] = []  # their addresses
+        self.present: list[bool] | None = None  # who has one; None: everyone
         self.buffers: dict[str, Tensor] = {}
         self.sums: Tensor | None = None
         self.table = torch.from_numpy(self.host).to(self.device, copy=True)
@@ -108,6 +110,7 @@ class Launch:
             pinned = self.device.type == "cuda"
             self.staged = [torch.empty(t.shape, dtype=t.dtype, device="cpu", pin_memory=pinned) for t in targets]
         self.captured = False
+        self.held: list[list[Tensor]] = []
 
     def fits(self) -> bool:
         """Whether the table still describes the tensors: all lie where they lay, gradients are of the same kind.
@@ -127,9 +130,9 @@ class Launch:
         if parts:
             partial = self._buffer("partial", (self.replicas, parts), self.compute_dtype)
             arrived = self._buffer("arrived", (self.replicas,), torch.int32)
-            grads = self._find_gradients()
+            found, grads = self._place_gradients()
             triton_kernel.sum_of_squares(self, partial, arrived, squares)
-            del grads  # the launch is queued
+            self.watch.found = found._replace(all=grads)  # the launch is queued; the step goes on with them
         else:
             squares.zero_()  # a shard without elements; what other processes added at the last step lies here
         return squares
@@ -148,8 +151,8 @@ class Launch:
             return
         from . import triton_kernel
 
+        found, grads = self._place_gradients()
         self._count(found_inf)
-        grads = self._find_gradients()
         places = self.coefficients.places(self._upload)
         if places is not self.places:
             self.places = places
@@ -165,8 +168,13 @@ class Launch:
                 max_norm=float(max_norm or 0.0),
                 sums=self.sums,
             )
-        del grads  # the launch is queued
-        self.captured |= capturing(self.device)
+        if grad_scale is not None and not found.alike:  # the kernel may have unscaled a copy
+            for e, grad in zip(self.entries, grads, strict=True):
+                if grad is not None:
+                    local(e.param.grad).copy_(grad)
+        del found, grads  # the launch is queued
+        if capturing(self.device):
+            self.captured, self.held = True, [e.moments for e in self.entries]  # a replay writes to them
 
     def explained(self) -> dict[Tensor, Tensor]:
         """parameter → Σθ², Σd², Σu², Σdu of the last step that was to be explained, shape (R, 4)."""
@@ -175,35 +183,52 @@ class Launch:
         by_block = self.sums.double().view(self.replicas, self.blocks_a_row, 4)
         totals = by_block.new_zeros(self.replicas, len(self.entries), 4)
         totals.index_add_(1, self.tensor_of_block.long(), by_block)
-        return {e.param: totals[:, i].contiguous() for i, e in enumerate(self.entries)}
+        took_part = self.present or [True] * len(self.entries)
+        return {e.param: totals[:, i].contiguous() for i, e in enumerate(self.entries) if took_part[i]}
 
     def _count(self, found_inf: Tensor | None) -> None:
-        """Count one step, none where ``found_inf`` is 1. A count that was changed from outside is believed."""
+        """Count one step of those that have a gradient, none where ``found_inf`` is 1. A count that was changed from
+        outside is believed."""
         if self.flags.counts_on_device:
-            self.steps.add_(1 if found_inf is None else 1 - found_inf.to(self.device, self.steps.dtype).squeeze())
+            one = 1 if found_inf is None else 1 - found_inf.to(self.device, self.steps.dtype).squeeze()
+            self.steps.add_(one if self.present is None else one * (self.table[Column.GRAD] != ABSENT))
             return
-        if not torch.equal(self.steps, self.sent + self.ticks):
-            self.offsets.copy_(self.steps)
+        if self.present is not None:
+            self.steps.add_(torch.tensor(self.present, device="cpu"))
+        if self.present is not None or self.ticks == 2**20 or not torch.equal(self.steps, self.sent + self.ticks):
             self.sent, self.ticks = self.steps.clone(), 0.0
-        self.steps.add_(1)
-        self.ticks += 1
+            self._upload(self.offsets, self.sent)
+        if self.present is None:
+            self.steps.add_(1)
+            self.ticks += 1
 
-    def _find_gradients(self) -> list[Tensor]:
-        """Write the gradients' addresses; return the tensors, which must live until the launch.
+    def _place_gradients(self) -> tuple[Gradients, list[Tensor | None]]:
+        """Write the gradients' addresses; return what was found, and the tensors, which must live until the launch.
 
-        A gradient of another layout than its parameter's is copied into that layout.
+        A gradient of another layout than its parameter's, or whose sign or conjugate is still to be taken, is copied
+        into that layout. The rows of a parameter without one have no elements.
         """
-        grads, places = self.watch.take()
-        if not (self.watch.contiguous and all(map(Tensor.is_contiguous, grads))):
-            for i, (grad, e) in enumerate(zip(grads, self.entries, strict=True)):
-                param = local(e.param)
-                if grad.stride() != param.stride():
-                    grads[i] = torch.empty_like(param, dtype=grad.dtype).copy_(grad)
-                    places[i] = grads[i].data_ptr()
+        found = self.watch.take()
+        grads, present = found.all, None
+        if found.alike:
+            places = list(map(Tensor.data_ptr, grads))
+        else:
+            grads = [g if g is None else self._laid_out(g, e) for g, e in zip(grads, self.entries, strict=True)]
+            places = [ABSENT if g is None else g.data_ptr() for g in grads]
+            present = None if all(found.mask) else found.mask
+        if present != self.present:
+            self.present = present
+            self._write(Column.LENGTH, self.lengths if present is None else self.lengths * np.array(present))
         if places != self.gradients:
             self.gradients = places
             self._write(Column.GRAD, np.array(places, dtype=np.int64))
-        return grads
+        return found, grads
+
+    def _laid_out(self, grad: Tensor, entry: Entry) -> Tensor:
+        param = local(entry.param)
+        if as_stored(grad) and grad.stride() == param.stride():
+            return grad
+        return torch.empty_like(param, dtype=grad.dtype).copy_(grad)
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Zeros at first, then the same memory at every step."""

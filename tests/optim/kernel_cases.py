@@ -19,6 +19,7 @@ from pathlib import Path
 import kernel_checks
 import torch
 from kernel_checks import BF16, F16, F32, F64, check_steps, check_torch_configuration
+from loop_checks import CHECKS as LOOPS
 from option_checks import CHECKS
 from torch.testing._internal.common_optimizers import optim_inputs_func_adamw
 
@@ -27,7 +28,7 @@ from adamw_book import optim
 # Around the width of a block (1,024), of a vector (8), empty and 0-dimensional; rows of an ensemble start at any
 # offset.
 SHAPES = [(), (0,), (1,), (7,), (33, 31), (1024,), (1025,), (2, 1536), (2055,)]
-ROWS = [(1,), (10,), (33,), (1024,), (1031,), (2051,), (0,)]
+ROWS = [(1,), (10,), (33,), (1023,), (1024,), (1031,), (2051,), (0,)]
 R = 3
 LR, DECAY, L2 = torch.tensor([0.1, 0.0, 0.01]), torch.tensor([0.5, 1.0, 0.0]), torch.tensor([0.0, 0.3, 1.0])
 BETA1, BETA2 = torch.tensor([0.9, 0.0, 0.5]), torch.tensor([0.999, 0.9, 0.0])
@@ -80,6 +81,7 @@ def cases() -> Iterator[tuple[str, Callable[[str], None]]]:
         "l2": {"l2": L2},
         "one beta": {"betas": (0.9, BETA2)},
         "betas": {"betas": (BETA1, BETA2)},
+        "numbers of 0 as betas": {"betas": (0.0, 0.0), "lr": LR},
         "float64 vectors": {"lr": LR.double(), "betas": (BETA1.double(), 0.99)},
         "every second element": {"lr": LR.repeat_interleave(2)[::2], "weight_decay": DECAY.repeat_interleave(2)[::2]},
     }.items():
@@ -115,7 +117,11 @@ def cases() -> Iterator[tuple[str, Callable[[str], None]]]:
         )
     for name, check in CHECKS.items():
         yield f"option: {name}", lambda device, check=check: check(device, "triton")
+    for name, check in LOOPS.items():
+        yield f"loop: {name}", lambda device, check=check: check(device, "triton")
     for check in (
+        kernel_checks.check_refuses_what_has_no_memory,
+        kernel_checks.check_two_groups,
         kernel_checks.check_neighbours,
         kernel_checks.check_layouts,
         kernel_checks.check_overflow_skips,
@@ -133,7 +139,7 @@ def cases() -> Iterator[tuple[str, Callable[[str], None]]]:
 
 
 WATCHFUL = [f"tensors, f32, {flags}" for flags in ("plain", "large eps", "l2", "amsgrad", "maximize")]
-WATCHFUL += ["replicas, f32, plain"]
+WATCHFUL += ["replicas, f32, plain", "two groups", "vectors: numbers of 0 as betas", "loop: sets of gradients"]
 WATCHFUL += [f"option: {name}" for name in ("cautious", "max norm", "max norm of scaled gradients", "explanation")]
 WATCHFUL += ["option: stochastic rounding as the reference"]
 
@@ -164,8 +170,8 @@ def failure_of(check: Callable[[str], None], device: str = "cpu") -> str | None:
 
 
 def main(half: int, kernels: str | None, device: str, brief: bool) -> None:
-    """Every second case with the package's kernel, or the watchful ones with every second kernel among the folders of
-    one."""
+    """Every second case with the package's kernel, or the watchful ones with every second set of sources among the
+    folders of one."""
     checks = dict(cases())
     if kernels is None:
         for name in list(checks)[half::2]:
@@ -173,7 +179,7 @@ def main(half: int, kernels: str | None, device: str, brief: bool) -> None:
                 print(json.dumps([name, failure_of(checks[name], device)]), flush=True)
         return
     for folder in sorted(Path(kernels).iterdir())[half::2]:
-        for name in ("triton_rule", "triton_kernel"):
+        for name in ("device_coefficients", "work_table", "triton_rule", "triton_kernel"):
             spec = importlib.util.spec_from_file_location(f"adamw_book.optim.{name}", folder / f"{name}.py")
             sys.modules[spec.name] = importlib.util.module_from_spec(spec)
             setattr(optim, name, sys.modules[spec.name])

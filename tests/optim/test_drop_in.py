@@ -142,11 +142,13 @@ def test_state_dict_moves_between_the_two(direction, names, amsgrad):
     assert ("param_names" in target.param_groups[0]) == names
 
 
-def test_groups_hold_torchs_options_and_our_own():
-    mine, theirs = AdamW(parameters()).param_groups[0], torch.optim.AdamW(parameters()).param_groups[0]
-    own = {"l2", "lr_independent", "cautious", "stochastic_rounding", "state_dtype"}
-    assert set(mine) - set(theirs) - {"decoupled_weight_decay"} == own
-    assert not set(theirs) - set(mine)
+def test_groups_hold_torchs_options_and_those_of_our_own_that_are_used():
+    theirs = set(torch.optim.AdamW(parameters()).param_groups[0])
+    assert set(AdamW(parameters()).param_groups[0]) == theirs
+    own = {"l2": 0.1, "lr_independent": True, "cautious": True, "stochastic_rounding": True}
+    own |= {"state_dtype": torch.float64, "max_norm": 1.0, "explain": True}
+    group = AdamW(parameters(), **own).param_groups[0]
+    assert set(group) - theirs == set(own) and all(group[name] == value for name, value in own.items())
 
 
 def test_state_of_an_older_torch_loads():
@@ -158,7 +160,7 @@ def test_state_of_an_older_torch_loads():
     for state in old["state"].values():
         state["step"] = int(state["step"])
     for group in old["param_groups"]:
-        for key in ("maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay", "l2"):
+        for key in ("maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay"):
             del group[key]
     again = parameters()
     resumed = AdamW(again)

@@ -16,14 +16,14 @@ from adamw_book.optim import host
 OPTIM = Path(optim.__file__).parent
 # mistake → the replacements in a backend's source that make it
 REFERENCE_MISTAKES = {
-    "decay after the step": {"* weight_decay * param\n": "* weight_decay * (param - gradient_step)\n"},
+    "decay after the step": {"(1 - decay) * param - gradient_step": "(1 - decay) * (param - gradient_step)"},
     "eps inside the root": {
         "(second_moment / (1 - beta2**step)).sqrt() + eps": "(second_moment / (1 - beta2**step) + eps).sqrt()"
     },
     "first moment not corrected": {"lr / (1 - beta1**step)": "lr"},
     "second moment not corrected": {"(second_moment / (1 - beta2**step))": "second_moment"},
     "l2 after the moments": {
-        "(-grad if maximize else grad) + l2 * param": "-grad if maximize else grad",
+        "(-grad if maximize else grad) + _times(l2, param)": "-grad if maximize else grad",
         "exp_avg / denominator": "(exp_avg + l2 * param) / denominator",
     },
     "no square root": {"(second_moment / (1 - beta2**step)).sqrt()": "(second_moment / (1 - beta2**step))"},
@@ -35,15 +35,16 @@ REFERENCE_MISTAKES = {
     "rounded always up": {"(bits.view(x.shape) & 0xFFFF)": "0xFFFF"},
     "every replica rounded differently": {"% max(row_length, 1) & mask": "& mask"},
 }
+KERNEL_SOURCES = ("device_coefficients.py", "work_table.py", "triton_rule.py", "triton_kernel.py")
 KERNEL_MISTAKES = {
-    "decay after the step": {"decay_step = decay * param": "decay_step = decay * (param - gradient_step)"},
+    "decay after the step": {"decay * param, 0.0)": "decay * (param - gradient_step), 0.0)"},
     "eps inside the root": {
         "tl.fma(root(largest), inverse_root, eps)": "root(largest * inverse_root * inverse_root + eps)"
     },
     "first moment not corrected": {"divide(lr, one_minus_exp(step * tl.load(moments + 2)))": "lr"},
     "second moment not corrected": {"divide(one, root(one_minus_exp(step * tl.load(moments + 3))))": "one"},
     "l2 after the moments": {
-        "grad = tl.fma(param, l2, grad)": "grad += 0 * l2",
+        "grad = tl.where(l2 != 0, tl.fma(param, l2, grad), grad)": "grad += 0 * l2",
         "divide(exp_avg, denominator)": "divide(tl.fma(param, l2, exp_avg), denominator)",
     },
     "no square root": {"tl.fma(root(largest), inverse_root, eps)": "largest * inverse_root * inverse_root + eps"},
@@ -66,6 +67,10 @@ KERNEL_MISTAKES = {
         "products += tl.where(mask, decay_step * gradient_step, 0.0)": "products += 0"
     },
     "explained after the step": {"tl.sum(param * param)": "tl.sum((param - decay_step) * (param - decay_step))"},
+    "one block too few where a row starts off the grid": {"else VECTOR - 1": "else 0"},
+    "coefficients of the first group": {"values[self.group_of]": "values[self.group_of * 0]"},
+    "a beta of 0 taken for 1": {"if b > 0 else -math.inf": "if b > 0 else 0.0"},
+    "counted without a gradient": {"self.steps.add_(torch.tensor(self.present, device=\"cpu\"))": "self.steps.add_(1)"},
     "coefficients of the first replica": {"address + row * tl.load(entry + (column + 1) * tensors)": "address"},
 }
 FUSED_MISTAKES = {
@@ -136,7 +141,7 @@ def noticed(tmp_path_factory) -> dict[str, str | None]:
     """
     pytest.importorskip("triton", reason="Triton is not available for this platform")
     folder = tmp_path_factory.mktemp("kernels")
-    sources = {name: (OPTIM / name).read_text() for name in ("triton_rule.py", "triton_kernel.py")}
+    sources = {name: (OPTIM / name).read_text() for name in KERNEL_SOURCES}
     for mistake, replacements in {"none": {}, **KERNEL_MISTAKES}.items():
         (folder / mistake).mkdir()
         for right in replacements:
