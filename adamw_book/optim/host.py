@@ -61,7 +61,7 @@ class Bundle:
             grad_scale = grad_scale.squeeze()
             for g in grads:
                 g.div_(grad_scale.to(g.device))
-        if not found.alike:
+        if not found.ordinary:
             grads = [g.resolve_conj().resolve_neg() for g in grads]
         if self.entries[0].dtype.is_complex:
             grads = list(map(torch.view_as_real, grads))
@@ -85,7 +85,7 @@ class Bundle:
     def _count(self, found: Gradients, entries: list[Entry]) -> None:
         if self.counts is None:
             torch._foreach_add_([e.state["step"] for e in entries], 1)
-        elif found.alike:
+        elif found.mask is None:
             self.counts.add_(1)
         else:
             self.counts.add_(torch.tensor(found.mask, device="cpu").to(self.counts.device))

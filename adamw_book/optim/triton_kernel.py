@@ -62,7 +62,7 @@ def fetch(
 def finish(
     param_ptr, grad_ptr, exp_avg_ptr, exp_avg_sq_ptr, largest_ptr, places, mask,
     param, grad, exp_avg, exp_avg_sq, largest, position,
-    step, index, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip,
+    seed, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip,
     AMSGRAD: tl.constexpr, MAXIMIZE: tl.constexpr, CAUTIOUS: tl.constexpr, STOCHASTIC: tl.constexpr,
     SCALED: tl.constexpr, CLIPPED: tl.constexpr,
 ):  # fmt: skip
@@ -80,7 +80,7 @@ def finish(
     )  # fmt: skip
     new = (param - decay_step) - gradient_step
     tl.store(
-        param_ptr + places, rounded(new, position + places, step, index, param_ptr.dtype.element_ty, STOCHASTIC), mask
+        param_ptr + places, rounded(new, position + places, seed, param_ptr.dtype.element_ty, STOCHASTIC), mask
     )
     tl.store(exp_avg_ptr + places, exp_avg.to(exp_avg_ptr.dtype.element_ty), mask)
     tl.store(exp_avg_sq_ptr + places, exp_avg_sq.to(exp_avg_sq_ptr.dtype.element_ty), mask)
@@ -130,13 +130,13 @@ def adamw_kernel(
         param, grad, exp_avg, exp_avg_sq, largest = fetch(
             param_ptr, grad_ptr, exp_avg_ptr, exp_avg_sq_ptr, largest_ptr, places, None, AMSGRAD, COMPUTE
         )
-        step, index, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip = rule(
+        seed, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip = rule(
             entry, tensors, row, ticks, grad_scale_ptr, squares_ptr, max_norm, STEP_DTYPE, COMPUTE, SCALED, CLIPPED
         )
         decay_step, gradient_step = finish(
             param_ptr, grad_ptr, exp_avg_ptr, exp_avg_sq_ptr, largest_ptr, places, None,
             param, grad, exp_avg, exp_avg_sq, largest, begin - low,
-            step, index, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip,
+            seed, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip,
             AMSGRAD, MAXIMIZE, CAUTIOUS, STOCHASTIC, SCALED, CLIPPED,
         )  # fmt: skip
         if EXPLAIN:
@@ -146,7 +146,7 @@ def adamw_kernel(
             tl.store(sums_ptr + 3, tl.sum(decay_step * gradient_step))
     else:
         # The ends of a row, and tensors that do not start on the grid: as far as the row goes, in pieces.
-        step, index, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip = rule(
+        seed, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip = rule(
             entry, tensors, row, ticks, grad_scale_ptr, squares_ptr, max_norm, STEP_DTYPE, COMPUTE, SCALED, CLIPPED
         )
         if EXPLAIN:
@@ -164,7 +164,7 @@ def adamw_kernel(
             decay_step, gradient_step = finish(
                 param_ptr, grad_ptr, exp_avg_ptr, exp_avg_sq_ptr, largest_ptr, places, mask,
                 param, grad, exp_avg, exp_avg_sq, largest, begin - low,
-                step, index, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip,
+                seed, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip,
                 AMSGRAD, MAXIMIZE, CAUTIOUS, STOCHASTIC, SCALED, CLIPPED,
             )  # fmt: skip
             if EXPLAIN:

@@ -48,6 +48,15 @@ def root(x):
 
 
 @triton.jit
+def finite(x):
+    """x, an infinite one brought back to the largest number."""
+    if x.dtype == tl.float32:
+        return tl.clamp(x, -3.4028234663852886e38, 3.4028234663852886e38)
+    else:
+        return tl.clamp(x, -1.7976931348623157e308, 1.7976931348623157e308)
+
+
+@triton.jit
 def coefficient(entry, tensors, row, column: tl.constexpr, COMPUTE: tl.constexpr):
     """A number (stride 0) or this row's element of a vector, read where its tensor lives."""
     address = tl.load(entry + column * tensors).to(tl.pointer_type(COMPUTE))
@@ -59,10 +68,11 @@ def rule(
     entry, tensors, row, ticks, grad_scale_ptr, squares_ptr, max_norm,
     STEP_DTYPE: tl.constexpr, COMPUTE: tl.constexpr, SCALED: tl.constexpr, CLIPPED: tl.constexpr,
 ):  # fmt: skip
-    """What all elements of a row share: t as a whole number, the tensor's number, the decay's share, η/(1 − β₁ᵗ),
-    1/√(1 − β₂ᵗ), 1 − β₁, 1 − β₂, ε, ℓ, the gradients' scale and the factor that clips them."""
-    index = tl.load(entry + INDEX * tensors)
+    """What all elements of a row share: random bits of step and tensor, the decay's share, η/(1 − β₁ᵗ), 1/√(1 − β₂ᵗ),
+    1 − β₁, 1 − β₂, ε, ℓ, the gradients' scale and the factor that clips them."""
     count = tl.load(tl.load(entry + STEP * tensors).to(tl.pointer_type(STEP_DTYPE))) + ticks
+    seed = count.to(tl.int64).to(tl.uint32) * 0x9E3779B1
+    seed += tl.load(entry + INDEX * tensors).to(tl.uint32) * 0x85EBCA77
     step = count.to(COMPUTE)
     lr = coefficient(entry, tensors, row, LR, COMPUTE)
     decay = coefficient(entry, tensors, row, WEIGHT_DECAY, COMPUTE)
@@ -80,7 +90,7 @@ def rule(
         norm = divide(root(tl.load(squares_ptr + row).to(COMPUTE)), grad_scale)
         clip = tl.minimum(divide(max_norm * one, norm + 1e-6), one, propagate_nan=tl.PropagateNan.ALL)
     new1, new2, eps = tl.load(moments), tl.load(moments + 1), tl.load(moments + 4)
-    return count.to(tl.int64), index, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip
+    return seed, decay, step_size, inverse_root, new1, new2, eps, l2, grad_scale, clip
 
 
 @triton.jit
@@ -98,26 +108,24 @@ def update(
         largest = exp_avg_sq
     denominator = tl.fma(root(largest), inverse_root, eps)
     gradient_step = divide(exp_avg, denominator) * step_size
-    decay_step = tl.where(tl.abs(param) != float("inf"), decay * param, 0.0)  # ∞ − ∞ would not be ∞
+    decay_step = decay * finite(param)  # ∞ − ∞ would not be ∞
     if CAUTIOUS:
         decay_step = tl.where(exp_avg * param >= 0, decay_step, 0.0)
     return exp_avg, exp_avg_sq, largest, decay_step, gradient_step
 
 
 @triton.jit
-def rounded(x, position, step, index, DTYPE: tl.constexpr, STOCHASTIC: tl.constexpr):
+def rounded(x, position, seed, DTYPE: tl.constexpr, STOCHASTIC: tl.constexpr):
     """x in DTYPE, to nearest; or up with the probability that makes the mean right. The bits are a hash of where
     and when.
     """
     if STOCHASTIC:
-        bits = position.to(tl.uint32) ^ (
-            step.to(tl.uint32) * 0x9E3779B1 + index.to(tl.uint32) * 0x85EBCA77
-        )
+        bits = position.to(tl.uint32) ^ seed
         bits = (bits ^ (bits >> 16)) * 0x7FEB352D
         bits = (bits ^ (bits >> 15)) * 0x846CA68B
         bits = bits ^ (bits >> 16)
         number = x.to(tl.uint32, bitcast=True)
-        finite = (number & 0x7F800000) != 0x7F800000
+        is_finite = (number & 0x7F800000) != 0x7F800000
         up = ((number + (bits & 0xFFFF)) & 0xFFFF0000).to(tl.float32, bitcast=True)
-        x = tl.where(finite, up, x)
+        x = tl.where(is_finite, up, x)
     return x.to(DTYPE)

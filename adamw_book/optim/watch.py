@@ -20,6 +20,8 @@ try:  # what torch.compile watches its inputs with
 except ImportError:
     TensorGuards = None
 
+BLOCK = 128
+ABSENT = -1  # in the place of a gradient's address
 _grad = attrgetter("grad")
 
 
@@ -50,16 +52,14 @@ class Gradients(NamedTuple):
     """The gradients of one step in the order of the entries, local parts, None where there is none."""
 
     all: list[Tensor | None]
-    alike: bool  # whether each is there, with the dtype and the layout of its parameter
+    mask: list[bool] | None  # which entries have one; None: all of them
+    ordinary: bool  # whether those that are there have the layout of their parameters, and nothing is still to be taken
+    places: list[int]  # where the step goes by address and they are ordinary: their addresses, ABSENT for none
 
     def present(self, of_entries: list | None = None) -> list:
         """Those of a list with a place for each entry, by default the gradients, whose entry has a gradient."""
         of_entries = self.all if of_entries is None else of_entries
-        return of_entries if self.alike else list(compress(of_entries, self.mask))
-
-    @property
-    def mask(self) -> list[bool]:
-        return [g is not None for g in self.all]
+        return of_entries if self.mask is None else list(compress(of_entries, self.mask))
 
 
 class Watch:
@@ -68,33 +68,48 @@ class Watch:
     def __init__(self, entries: list[Entry], by_address: bool) -> None:
         """``by_address``: whether the step goes on in the memory that is found here."""
         self.entries, self.by_address = entries, by_address
-        self.params = [e.param for e in entries]
         self.sharded = any(local(e.param) is not e.param for e in entries)
-        self.grad_dtypes = [e.grad_dtype for e in entries]
         self.of_state = itemgetter("step", *entries[0].names)
-        params, values = self.locals_of(self.params), self._values()
-        self.kinds, self.state_kinds = Kinds(params), Kinds(values)
-        self.gradient_kinds = Kinds([p.detach().to(dtype) for p, dtype in zip(params, self.grad_dtypes, strict=True)])
-        self.have_places = all(map(in_memory, values))
-        self.places, self.state_places = self._places(params, by_address), self._places(values, self.have_places)
+        self.blocks = [_Block(entries[i : i + BLOCK], self) for i in range(0, len(entries), BLOCK)]
+        values = self._values()
+        self.state_kinds, self.have_places = Kinds(values), all(map(in_memory, values))
+        self.state_places = self.places_of(values, self.have_places)
         self.found: Gradients | None = None
+
+    @property
+    def places(self) -> list[int]:
+        """The parameters' addresses."""
+        return [place for block in self.blocks for place in block.places]
 
     def look(self) -> bool:
         """Whether nothing but values, and which gradients there are and where, has changed."""
+        grads, places, missing, ordinary, self.found = [], [], False, True, None
         try:
-            params = self.locals_of(self.params)
-            same = self.kinds.fit(params) and self._places(params, self.by_address) == self.places
-            found = self._gradients()
-            if same and not found.alike:
-                same = all(map(self._usable, found.all, self.grad_dtypes))
+            for block in self.blocks:
+                params = self.locals_of(block.params)
+                if not block.kinds.fit(params) or self.places_of(params, self.by_address) != block.places:
+                    return False
+                some = self._gradients(block.params)
+                grads += some
+                if block.gradient_kinds.fit(some):
+                    places += self.places_of(some, self.by_address) or ()
+                    continue
+                if not all(map(self._usable, some, block.grad_dtypes)):
+                    return False
+                missing = missing or any(g is None for g in some)
+                stand_ins = [p.detach() if g is None else g for p, g in zip(params, some, strict=True)]
+                ordinary = ordinary and block.gradient_kinds.fit(stand_ins)
+                places += [ABSENT if g is None else g.data_ptr() for g in some] if self.by_address else ()
         except (TypeError, RuntimeError):  # what has no address, or no layout, any more
-            same = False
-        self.found = found if same else None
-        return same
+            return False
+        self.found = Gradients(grads, [g is not None for g in grads] if missing else None, ordinary, places)
+        return True
 
     def take(self) -> Gradients:
         """The gradients. They are not kept: ``zero_grad(set_to_none=True)`` is to free them."""
-        found, self.found = self.found or self._gradients(), None
+        if self.found is None:
+            self.look()
+        found, self.found = self.found, None
         return found
 
     def same_state(self, state: dict[Tensor, dict]) -> bool:
@@ -103,7 +118,7 @@ class Watch:
             for e in self.entries:
                 e.state = state[e.param] if e.param in state else None
             values = self._values()
-            return self.state_kinds.fit(values) and self._places(values, self.have_places) == self.state_places
+            return self.state_kinds.fit(values) and self.places_of(values, self.have_places) == self.state_places
         except (TypeError, KeyError, AttributeError, RuntimeError):  # missing, a number, or without an address
             return False
 
@@ -119,11 +134,9 @@ class Watch:
     def _usable(self, grad: Tensor | None, dtype: torch.dtype) -> bool:
         return grad is None or (grad.dtype == dtype and not grad.is_sparse and (not self.by_address or in_memory(grad)))
 
-    def _gradients(self) -> Gradients:
-        grads = list(map(_grad, self.params))
-        if self.sharded:
-            grads = [g if g is None else local(g) for g in grads]
-        return Gradients(grads, self.gradient_kinds.fit(grads))
+    def _gradients(self, params: list[Tensor]) -> list[Tensor | None]:
+        grads = list(map(_grad, params))
+        return [g if g is None else local(g) for g in grads] if self.sharded else grads
 
     def locals_of(self, tensors: list[Tensor]) -> list[Tensor]:
         """The parts of some tensors that this process holds."""
@@ -132,8 +145,19 @@ class Watch:
     def _values(self) -> list[Tensor]:
         return self.locals_of(list(chain.from_iterable(self.of_state(e.state) for e in self.entries)))
 
-    def _places(self, tensors: list[Tensor], wanted: bool) -> list[int] | None:
+    def places_of(self, tensors: list[Tensor], wanted: bool) -> list[int] | None:
+        """Their addresses, where they are wanted."""
         return list(map(Tensor.data_ptr, tensors)) if wanted else None
+
+
+class _Block:
+    """So many parameters that what a look touches of them stays in the fastest cache until all of it is done."""
+
+    def __init__(self, entries: list[Entry], watch: Watch) -> None:
+        self.params, self.grad_dtypes = [e.param for e in entries], [e.grad_dtype for e in entries]
+        params = watch.locals_of(self.params)
+        self.kinds, self.places = Kinds(params), watch.places_of(params, watch.by_address)
+        self.gradient_kinds = Kinds([p.detach().to(dtype) for p, dtype in zip(params, self.grad_dtypes, strict=True)])
 
 
 def common_buffer(entries: list[Entry]) -> Tensor:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from .device_coefficients import DeviceCoefficients
 from .entry import Entry, as_stored, local, numbers, sharding
-from .watch import Gradients, Watch, common_buffer
+from .watch import ABSENT, Gradients, Watch, common_buffer
 
 VECTOR = 8  # elements to which blocks are aligned: 16 bytes of the narrowest dtype
-ABSENT = -1  # in the place of a gradient's address
 PARTS = 1024  # programs that share the sum of squared gradients, over all replicas
 
 
@@ -132,7 +131,7 @@ class Launch:
             arrived = self._buffer("arrived", (self.replicas,), torch.int32)
             found, grads = self._place_gradients()
             triton_kernel.sum_of_squares(self, partial, arrived, squares)
-            self.watch.found = found._replace(all=grads)  # the launch is queued; the step goes on with them
+            self.watch.found = found._replace(all=grads)  # the launch is queued, and the step goes on with them
         else:
             squares.zero_()  # a shard without elements; what other processes added at the last step lies here
         return squares
@@ -168,7 +167,7 @@ class Launch:
                 max_norm=float(max_norm or 0.0),
                 sums=self.sums,
             )
-        if grad_scale is not None and not found.alike:  # the kernel may have unscaled a copy
+        if grad_scale is not None and not found.ordinary:  # the kernel may have unscaled a copy
             for e, grad in zip(self.entries, grads, strict=True):
                 if grad is not None:
                     local(e.param.grad).copy_(grad)
@@ -209,16 +208,13 @@ class Launch:
         into that layout. The rows of a parameter without one have no elements.
         """
         found = self.watch.take()
-        grads, present = found.all, None
-        if found.alike:
-            places = list(map(Tensor.data_ptr, grads))
-        else:
+        grads, places = found.all, found.places
+        if not found.ordinary:
             grads = [g if g is None else self._laid_out(g, e) for g, e in zip(grads, self.entries, strict=True)]
             places = [ABSENT if g is None else g.data_ptr() for g in grads]
-            present = None if all(found.mask) else found.mask
-        if present != self.present:
-            self.present = present
-            self._write(Column.LENGTH, self.lengths if present is None else self.lengths * np.array(present))
+        if found.mask != self.present:
+            self.present = found.mask
+            self._write(Column.LENGTH, self.lengths if found.mask is None else self.lengths * np.array(found.mask))
         if places != self.gradients:
             self.gradients = places
             self._write(Column.GRAD, np.array(places, dtype=np.int64))

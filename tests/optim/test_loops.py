@@ -240,3 +240,42 @@ def test_small_tensors_are_updated_on_one_core():
         assert seen == {10: 1, 2**18: 2} and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize(
+    "classes", [(torch.optim.AdamW, AdamW), (AdamW, torch.optim.AdamW)], ids=["from torch", "to torch"]
+)
+def test_checkpoints_of_torch_distributed(classes, flat, tmp_path):
+    """A run saved by torch.distributed.checkpoint goes on in the other class."""
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+
+    def make(cls, seed=0):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+        groups = [{"params": model[0].parameters(), "weight_decay": 0.3}, {"params": model[2].parameters()}]
+        return model, cls(groups, lr=0.05)
+
+    def train(model, optimizer, steps):
+        for step in steps:
+            optimizer.zero_grad()
+            (model(torch.full((2, 5), 1.0 + step)) - 1).square().mean().backward()
+            optimizer.step()
+
+    source, target = classes
+    model, optimizer = make(source)
+    train(model, optimizer, range(3))
+    weights, state = get_state_dict(model, optimizer, options=options)
+    checkpoint.save({"model": weights, "optimizer": state}, checkpoint_id=tmp_path, no_dist=True)
+    moved, resumed = make(target, seed=1)
+    weights, state = get_state_dict(moved, resumed, options=options)
+    checkpoint.load({"model": weights, "optimizer": state}, checkpoint_id=tmp_path, no_dist=True)
+    set_state_dict(moved, resumed, model_state_dict=weights, optim_state_dict=state, options=options)
+    train(model, optimizer, range(3, 6))
+    train(moved, resumed, range(3, 6))
+    for p, q in zip(model.parameters(), moved.parameters(), strict=True):
+        torch.testing.assert_close(p, q, **CLOSE)
+    assert resumed.param_groups[0]["weight_decay"] == 0.3

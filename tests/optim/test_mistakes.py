@@ -37,7 +37,7 @@ REFERENCE_MISTAKES = {
 }
 KERNEL_SOURCES = ("device_coefficients.py", "work_table.py", "triton_rule.py", "triton_kernel.py")
 KERNEL_MISTAKES = {
-    "decay after the step": {"decay * param, 0.0)": "decay * (param - gradient_step), 0.0)"},
+    "decay after the step": {"decay * finite(param)": "decay * finite(param - gradient_step)"},
     "eps inside the root": {
         "tl.fma(root(largest), inverse_root, eps)": "root(largest * inverse_root * inverse_root + eps)"
     },
@@ -70,7 +70,7 @@ KERNEL_MISTAKES = {
     "one block too few where a row starts off the grid": {"else VECTOR - 1": "else 0"},
     "coefficients of the first group": {"values[self.group_of]": "values[self.group_of * 0]"},
     "a beta of 0 taken for 1": {"if b > 0 else -math.inf": "if b > 0 else 0.0"},
-    "counted without a gradient": {"self.steps.add_(torch.tensor(self.present, device=\"cpu\"))": "self.steps.add_(1)"},
+    "counted without a gradient": {'self.steps.add_(torch.tensor(self.present, device="cpu"))': "self.steps.add_(1)"},
     "coefficients of the first replica": {"address + row * tl.load(entry + (column + 1) * tensors)": "address"},
 }
 FUSED_MISTAKES = {
