@@ -118,7 +118,7 @@ def train(params: list[torch.Tensor], steps: int = 3, **options) -> None:
             p.grad = torch.ones_like(p)
         optimizer.step()
         for name in ("lr", "weight_decay", "l2"):
-            group[name] = group[name] * 0.5 + step
+            group[name] = group.get(name, 0.0) * 0.5 + step
         group["betas"] = (0.5 / (1 + step), 0.999)
 
 
