@@ -29,8 +29,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this clone's package, whatever is installed
-from optimizer_races import asked, checks  # noqa: E402
-from optimizer_races.clock import Clock, ceiling  # noqa: E402
+from optimizer_races import asked, checks, host  # noqa: E402
+from optimizer_races.clock import Clock, busy_cores, ceiling  # noqa: E402
 from optimizer_races.scenarios import Scenario, cpu_scenarios, free_memory, gpu_scenarios  # noqa: E402
 
 
@@ -87,7 +87,7 @@ def report(name: str, result: dict) -> None:
     for contender, row in result["contenders"].items():
         low, high = row["quartiles"]
         line = f"  {contender:28s} whole {row['whole'] * 1e6:10,.0f} µs [{low * 1e6:,.0f}, {high * 1e6:,.0f}]"
-        line += f"   {row['share']:5.0%} of the ceiling"
+        line += f"   processor {row['cpu'] * 1e6:10,.0f} µs   {row['share']:5.0%} of the ceiling"
         if "launches" in row:
             on_device = f"{row['device'] * 1e6:10,.0f} µs" if "device" in row else "  host-bound"
             line += f"   device {on_device}   host {row['host'] * 1e6:9,.0f} µs"
@@ -95,6 +95,13 @@ def report(name: str, result: dict) -> None:
         print(line)
     for contender, why in result["absent"].items():
         print(f"  {contender:28s} did not run: {why.splitlines()[0]}")
+
+
+def report_host(situations: dict) -> None:
+    for situation, contenders in situations.items():
+        print(f"\nhost, the update left out, {host.TENSORS:,} tensors, {situation}:")
+        for contender, row in contenders.items():
+            print(f"  {contender:28s} host {row['host'] * 1e6:10,.0f} µs   processor {row['cpu'] * 1e6:10,.0f} µs")
 
 
 def device_name(device: torch.device) -> str:
@@ -152,6 +159,14 @@ def main() -> None:
             report(scenario.name, result)
             if gpu:
                 torch.cuda.empty_cache()
+                continue
+            with busy_cores():
+                results["scenarios"][asked.busy(scenario.name)] = race(scenario, device, options.seconds, roof)
+            report(asked.busy(scenario.name), results["scenarios"][asked.busy(scenario.name)])
+
+    if options.only in "host":
+        results["host"] = host.situations()
+        report_host(results["host"])
 
     results["load after"] = load()
     results["asked"] = asked.rows(results, kind)

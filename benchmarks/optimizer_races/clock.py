@@ -1,9 +1,25 @@
 """Times steps on one device, and the device's memory."""
 
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+
+
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """A loop that never waits on each core, as on a machine that is shared."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 class Clock:
@@ -17,10 +33,11 @@ class Clock:
             torch.cuda.synchronize()
 
     def time(self, step: Callable[[], object]) -> dict[str, float]:
-        """Seconds of one step: on the host until the call returns, on the device, and until all is done (whole)."""
+        """Seconds of one step: on the host until the call returns, on the device, until all is done (whole), and of
+        the processor, all threads together (cpu)."""
         self.wait()
         events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if self.device.type == "cuda" else []
-        start = time.perf_counter()
+        start, before = time.perf_counter(), time.process_time()
         if events:
             events[0].record()
         step()
@@ -28,8 +45,10 @@ class Clock:
             events[1].record()
         host = time.perf_counter() - start
         self.wait()
-        whole = time.perf_counter() - start
-        return {"host": host, "whole": whole} | ({"device": events[0].elapsed_time(events[1]) / 1e3} if events else {})
+        whole, cpu = time.perf_counter() - start, time.process_time() - before
+        return {"host": host, "whole": whole, "cpu": cpu} | (
+            {"device": events[0].elapsed_time(events[1]) / 1e3} if events else {}
+        )
 
     def queued(self, step: Callable[[], object], times: int) -> float | None:
         """Seconds of device time a step when several wait in the queue, so that the host is out of the picture; None

@@ -1,4 +1,5 @@
-"""What a step costs on the host: launches are left out, of ours the kernel's, of torch's fused AdamW its operators.
+"""What a step costs on the host when the update itself is left out: ours its kernel's launch, torch's fused AdamW its
+operator. Both count their steps.
 
 Needs no GPU: ``TRITON_INTERPRET=1 python host.py`` prints the figures as JSON. It is a process of its own, since the
 interpreter must be asked for before the kernel is imported.
@@ -48,11 +49,7 @@ def measure() -> dict[str, dict[str, dict[str, float]]]:
     torch.set_num_threads(1)
     found = {}
     nothing = lambda *_, **__: None  # noqa: E731
-    with (
-        patch.object(triton_kernel, "launch", nothing),
-        patch.object(torch, "_fused_adamw_", nothing),
-        patch.object(torch, "_foreach_add_", nothing),
-    ):
+    with patch.object(triton_kernel, "launch", nothing), patch.object(torch, "_fused_adamw_", nothing):
         for situation, prepare in SITUATIONS.items():
             params = [torch.ones(TENSORS, requires_grad=True) for _ in range(TENSORS)]
             move(params, 0)
@@ -75,16 +72,13 @@ def measure() -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def scenarios() -> dict[str, dict]:
-    """The figures as races of the benchmark, by name; none where there is no Triton."""
+def situations() -> dict[str, dict[str, dict[str, float]]]:
+    """What :func:`measure` finds in a process of its own; nothing where there is no Triton."""
     if find_spec("triton") is None:
         return {}
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=True)
-    return {
-        f"host, {TENSORS:,} tensors, {situation}": {"contenders": contenders}
-        for situation, contenders in json.loads(done.stdout).items()
-    }
+    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,13 @@ def test_what_is_asked_is_measured_by_the_races(races):
     figures = {"whole": 1.0, "host": 1.0, "device": 1.0, "share": 1.0, "launches": 1}
     checks = {"rows": 0.0, "failures": 0, "sanitizer": 0}
     for kind, scenarios in (("GPU", races["scenarios"].gpu_scenarios), ("CPU", races["scenarios"].cpu_scenarios)):
-        raced = {s.name: {"contenders": dict.fromkeys(s.contenders, figures)} for s in scenarios(1e12)}
-        rows = races["asked"].rows({"scenarios": raced, "checks": checks}, kind)
+        raced = {
+            name: {"contenders": dict.fromkeys(s.contenders, figures)}
+            for s in scenarios(1e12)
+            for name in (s.name, races["asked"].busy(s.name))
+        }
+        steady = {"steady": dict.fromkeys(("adamw_book", "torch fused"), {"host": 1.0, "cpu": 1.0})}
+        rows = races["asked"].rows({"scenarios": raced, "checks": checks, "host": steady}, kind)
         assert [row["what"] for row in rows if (row["measured"] is None) == (row["device"] == kind)] == []
     nothing = races["asked"].rows({"scenarios": {}, "checks": {}}, "GPU")
     assert all(row["measured"] is None and row["met"] is None for row in nothing)
