@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 from dependencies import Package, fingerprint, notebook_modules
 from launch_buttons import github_url, repository
+from one_at_a_time import one_at_a_time
 
 nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
 pytest.importorskip("jupyter_book", reason="the book's tools are not installed: pip install -r requirements.txt")
+build_book = pytest.importorskip("build_book")
 
 ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "/srv/somewhere/book.git"  # as a clone of a folder has it
@@ -89,6 +92,26 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
     assert status == 0, output
     assert executed(output) == []
 
+    # Damaged results of earlier builds: as if there were none.
+    built = book / "_build"
+    (built / "executions.json").write_text((built / "executions.json").read_text()[:-9])
+    (built / ".jupyter_cache" / "global.db").write_text("no database")
+    for name in (".doctrees", "html"):
+        shutil.rmtree(built / name)
+        (built / name).write_text("a file")
+    (built / "pages.json").unlink()
+    (built / "pages.json").mkdir()
+    status, output = build(book)
+    assert status == 0, output
+    assert executed(output) == ["chapters/one", "chapters/two"]
+    assert re.findall(r"_build/(\S+) is damaged", output) == [".jupyter_cache", "executions.json", "pages.json"]
+
+    # While another process builds, one says so and leaves everything alone.
+    with one_at_a_time(built / "lock", "build of this book"):
+        status, output = build(book)
+    assert status == 1 and f"Another build of this book is running (process {os.getpid()}, since " in output
+    assert "Traceback" not in output
+
     # A changed function: the chapter that depends on it is executed, no other, and the page shows it.
     (book / "adamw_book" / "apple.py").write_text("def weigh():\n    return 'heavy'\n")
     status, output = build(book)
@@ -124,6 +147,111 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
     status, output = build(book, **published)
     assert status != 0
     assert "no cell has an output" in output
+
+
+# ---- What an earlier build left, damaged
+
+
+NAME, KEY = "chapters/one", "what it was computed from"
+
+
+def opened(root: Path, capsys: pytest.CaptureFixture[str]) -> tuple[build_book.Executions, list[str]]:
+    """The executions as the next build finds them, and the lines that it says about them."""
+    capsys.readouterr()
+    executions = build_book.Executions(root, timeout=60)
+    executions.is_current(NAME, KEY)
+    return executions, capsys.readouterr().out.splitlines()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> nbformat.NotebookNode:
+    """An executed notebook, kept by a build in `tmp_path`."""
+    write_notebook(tmp_path / f"{NAME}.ipynb", "One", "print(1)")
+    notebook = nbformat.read(tmp_path / f"{NAME}.ipynb", as_version=4)
+    notebook.cells[1].execution_count = 1
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="1\n")]
+    (tmp_path / "_build").mkdir()
+    build_book.Executions(tmp_path, timeout=60).keep(NAME, KEY, notebook, 1.0)
+    return notebook
+
+
+def put(path: Path, content: bytes | None) -> None:
+    """Leave `content` at `path` instead of what is there; None leaves a folder."""
+    build_book.remove(path)
+    path.mkdir() if content is None else path.write_bytes(content)
+
+
+def without_a_table(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE nbcache")
+
+
+DAMAGES = {
+    "executions.json": [b"", b'{"chapters/one": {"finger', b"[1]", b"null", b'{"chapters/one": 3}', b"\xff", None],
+    ".jupyter_cache": [b"a file"],
+    ".jupyter_cache/global.db": [b"", b"no database", b"SQLite format 3\0" * 300, None, without_a_table],
+    ".jupyter_cache/executed": [b"a file"],
+    ".jupyter_cache/executed/*": [b"a file"],
+    ".jupyter_cache/executed/*/base.ipynb": [b"", b'{"cells": [', b"{}", b"[1]", b"\xff", None, Path.unlink],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [(name, damage) for name, damages in DAMAGES.items() for damage in damages]
+)
+def test_damaged_results_count_as_absent(tmp_path: Path, kept, capsys: pytest.CaptureFixture[str], name: str, damage):
+    [path] = (tmp_path / "_build").glob(name)
+    damage(path) if callable(damage) else put(path, damage)
+    executions, said = opened(tmp_path, capsys)
+    assert len(said) == 1 and "damaged" in said[0]
+    assert not executions.is_current(NAME, KEY)
+    # It is executed again, and then all is well.
+    executions.forget(NAME)
+    executions.keep(NAME, KEY, kept, 1.0)
+    executions, said = opened(tmp_path, capsys)
+    assert executions.is_current(NAME, KEY) and not said
+
+
+def test_results_without_their_seconds_count_as_absent(tmp_path: Path, kept, capsys):
+    executions, said = opened(tmp_path, capsys)
+    assert executions.is_current(NAME, KEY) and not said
+    executions.known[NAME].pop("seconds")
+    assert not executions.is_current(NAME, KEY)
+    executions.forget(NAME)
+    executions.keep(NAME, KEY, kept, 1.0)
+
+
+def test_what_cannot_be_mended_is_said_in_a_line(book: Path, tmp_path: Path):
+    root = tmp_path / "book"
+    shutil.copytree(book, root, ignore=shutil.ignore_patterns("_build"))
+    for spoil in (lambda path: path.write_text("a file"), lambda path: (path / "lock").mkdir(parents=True)):
+        build_book.remove(root / "_build")
+        spoil(root / "_build")
+        status, output = build(root)
+        assert status == 1 and "Traceback" not in output
+        assert "make clean" in output
+
+
+# ---- One build at a time
+
+
+def test_the_lock_of_a_process_that_has_died_is_free(tmp_path: Path):
+    path = tmp_path / "lock"
+    hold = (
+        "import sys, time; from one_at_a_time import *\n"
+        "with one_at_a_time(Path(sys.argv[1]), 'job'): print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold, path], cwd=ROOT / "tools", stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(SystemExit, match=rf"Another job is running \(process {holder.pid}, since .* try again\."):
+            with one_at_a_time(path, "job"):
+                pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with one_at_a_time(path, "job"):
+        assert path.read_text().startswith(f"process {os.getpid()}, since ")
 
 
 # ---- What a chapter depends on

@@ -2,7 +2,8 @@
 
 A chapter is executed when what its results depend on has changed (tools/dependencies.py), two chapters at a time.
 The results go to the cache that Jupyter Book reads. A chapter that fails has no entry in the cache, so it fails again
-until it is mended; a build with warnings forgets what it had read, so it warns again.
+until it is mended; a build with warnings forgets what it had read, so it warns again. What an earlier build left
+damaged under `_build` is taken as absent, and one build at a time works there (tools/one_at_a_time.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from dependencies import Package, fingerprint
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from nbclient import NotebookClient
+from one_at_a_time import one_at_a_time
+from sqlalchemy.exc import SQLAlchemyError
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = 90  # seconds that a chapter may take on two CPU cores
@@ -47,6 +50,55 @@ def write(path: Path, text: str) -> None:
     os.replace(new, path)
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
+def read_object(path: Path, values: type | tuple[type, ...]) -> dict:
+    """The JSON object in a file that a build wrote, its values all of the type `values`; empty where there is no file.
+    A damaged one is removed, said, and counts as none."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and all(isinstance(value, values) for value in found.values()):
+            return found
+        why = "it holds something else"
+    except (OSError, ValueError) as error:
+        why = str(error)
+    say(f"_build/{path.name} is damaged ({why}): it is taken as absent")
+    remove(path)
+    return {}
+
+
+def sound_cache(path: Path):
+    """Jupyter Book's cache of notebooks in the folder `path`. A damaged one is removed, said, and begun anew."""
+    cache = get_cache(path)
+    try:
+        cache.list_cache_records(), cache.list_project_records(), cache.get_cache_limit()
+        with cache.db.connect() as database:
+            why = database.exec_driver_sql("PRAGMA integrity_check").scalar()
+        executed = path / "executed"
+        for folder in executed.iterdir() if executed.exists() else ():
+            if not (folder / "base.ipynb").is_file():
+                say(f"_build/{path.name}: an entry is damaged: it is removed")
+                remove(folder)
+        if why == "ok":
+            return cache
+    except (OSError, RuntimeError, TypeError, ValueError, SQLAlchemyError) as error:  # RuntimeError is jupyter_cache's
+        cause = error.__cause__ or error
+        why = getattr(cause, "orig", cause)  # SQLite's own words
+    say(f"_build/{path.name} is damaged ({why}): it is taken as empty")
+    if cache._db is not None:
+        cache._db.dispose()  # Windows removes no file that is open
+    remove(path)
+    return get_cache(path)
+
+
 def device() -> str:
     """The accelerator that the chapters will find, or "cpu"."""
     import torch
@@ -60,18 +112,25 @@ class Executions:
     def __init__(self, root: Path, timeout: int) -> None:
         self.root, self.timeout = root, timeout
         self.build = root / "_build"
-        self.cache = get_cache(self.build / ".jupyter_cache")
+        self.cache = sound_cache(self.build / ".jupyter_cache")
         self.path = self.build / "executions.json"
-        self.known: dict[str, dict] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.known: dict[str, dict] = read_object(self.path, dict)
         self.at: dict[str, str] = {}  # chapter → the cell that it is at
         self._lock = threading.Lock()
 
     def is_current(self, chapter: str, key: str) -> bool:
-        if self.known.get(chapter, {}).get("fingerprint") != key:
+        """Whether the cache holds a chapter's results, whole, as computed from `key`."""
+        known = self.known.get(chapter, {})
+        if known.get("fingerprint") != key or not isinstance(known.get("seconds"), int | float):
             return False
+        notebook = self._read(chapter)
         try:
-            self.cache.match_cache_notebook(self._read(chapter))
-        except KeyError:
+            _, notebook = self.cache.merge_match_into_notebook(notebook)
+            check_executed(chapter, notebook)
+        except KeyError:  # not in the cache
+            return False
+        except Exception as error:  # whatever a damaged notebook gives
+            say(f"{chapter}: its results in the cache are damaged ({type(error).__name__}): they are taken as absent")
             return False
         return True
 
@@ -86,7 +145,7 @@ class Executions:
             self.cache.remove_cache(self.cache.match_cache_notebook(self._read(chapter)).pk)
         except KeyError:
             pass
-        (self.build / ".doctrees" / f"{chapter}.doctree").unlink(missing_ok=True)
+        remove(self.build / ".doctrees" / f"{chapter}.doctree")
 
     def run(self, chapter: str) -> nbformat.NotebookNode:
         """Execute a chapter from the top, in its own kernel and its own folder. Raises what nbclient raises."""
@@ -188,9 +247,9 @@ def build_pages(root: Path) -> bool:
     build = root / "_build"
     complete = build / "pages.json"
     key = pages_fingerprint(root)
-    if not complete.exists() or json.loads(complete.read_text())["fingerprint"] != key:
-        shutil.rmtree(build / ".doctrees", ignore_errors=True)
-        shutil.rmtree(build / "html", ignore_errors=True)
+    if read_object(complete, str).get("fingerprint") != key:
+        remove(build / ".doctrees")
+        remove(build / "html")
     complete.unlink(missing_ok=True)
     command = "import sys; from jupyter_book.cli.main import main; sys.argv[0] = 'jupyter-book'; main()"
     options = ["build", str(root), "-W", "-n", "--keep-going"]
@@ -207,11 +266,23 @@ def without_results(root: Path, chapters: list[str]) -> list[str]:
 
 
 def main() -> int:
-    """Build the book; returns the exit status."""
+    """Build the book, unless another process is at it; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters executed at a time")
     jobs = parser.parse_args().jobs
+    if jobs < 1:
+        parser.error(f"--jobs must be 1 or more, not {jobs}")
+    try:
+        (ROOT / "_build").mkdir(exist_ok=True)
+        with one_at_a_time(ROOT / "_build" / "lock", "build of this book"):
+            return build(jobs)
+    except OSError as error:
+        say(f"\nThe book was not built: {error}\nIf that is something under _build: `make clean` removes all of it.")
+        return 1
 
+
+def build(jobs: int) -> int:
+    """Build the book, `jobs` chapters at a time; returns the exit status."""
     # Kernels inherit these: this tree's package whatever is installed, this Python's kernel, one thread each.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
@@ -223,7 +294,6 @@ def main() -> int:
         say(f"_toc.yml names pages that do not exist: {', '.join(missing)}")
         return 1
     chapters = [page for page in contents if source(ROOT, page).suffix == ".ipynb"]
-    (ROOT / "_build").mkdir(exist_ok=True)
     executions = Executions(ROOT, config["execute"]["timeout"])
 
     package, accelerator = Package(ROOT), device()
