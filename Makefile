@@ -7,6 +7,10 @@ VENV ?= .venv
 PORT ?= 8000
 WORKERS ?= 2
 
+ifneq ($(words $(VENV)),1)
+$(error VENV must be the name of a folder without spaces, not "$(VENV)")
+endif
+
 BIN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
@@ -32,11 +36,16 @@ $(STAMP): requirements.txt pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "No Python 3.11 or later was found. Install one (https://www.python.org/downloads/), or say where it is:"; \
 		echo "    make book PYTHON=/path/to/python3.11"; exit 1; fi
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is older than Python 3.11, or does not run. Name another: make book PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	@test "$$("$(PYTHON)" -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)" = True || { \
+		echo "$(PYTHON) is not a Python, is older than 3.11, or does not run. Name another: make book PYTHON=python3.11"; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
-	@$(BIN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN) -m pip --version >/dev/null 2>&1 || test ! -e $(VENV) || test -e $(VENV)/pyvenv.cfg || \
+		{ test -d $(VENV) && test -z "$$(ls -A $(VENV))"; } || { \
+		echo "$(VENV) is there, and is not a virtual environment. Remove it, or name another: make book VENV=.venv2"; \
+		exit 1; }
+	@$(BIN) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@echo "Setting up $(VENV) with $$($(BIN) --version) (some minutes the first time)"
 	$(BIN) -m pip install --disable-pip-version-check --requirement requirements.txt
 	$(BIN) -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable .
@@ -53,9 +62,7 @@ pages: $(STAMP)
 	$(BIN) -m pytest tests/test_pages.py
 
 serve: $(STAMP)
-	@test -f _build/html/index.html || { echo "There is no built book yet: run make book first."; exit 1; }
-	@echo "http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"
-	@$(BIN) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+	@$(BIN) tools/serve.py "$(PORT)"
 
 lint: $(STAMP)
 	$(BIN) -m ruff check .

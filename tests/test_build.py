@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from dependencies import Package, fingerprint, notebook_modules
 from launch_buttons import github_url, repository
 from one_at_a_time import one_at_a_time
+from serve import Server, serve
 
 nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
 pytest.importorskip("jupyter_book", reason="the book's tools are not installed: pip install -r requirements.txt")
@@ -252,6 +254,95 @@ def test_the_lock_of_a_process_that_has_died_is_free(tmp_path: Path):
         holder.communicate()
     with one_at_a_time(path, "job"):
         assert path.read_text().startswith(f"process {os.getpid()}, since ")
+
+
+# ---- What `make` is told
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the Makefile and an environment that needs nothing installed; its path has a space."""
+    if shutil.which("make") is None or os.name == "nt":
+        pytest.skip("the Makefile is for systems with make and a POSIX shell")
+    root = tmp_path / "a book"
+    (root / ".venv" / "bin").mkdir(parents=True)
+    (root / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    shutil.copytree(ROOT / "tools", root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
+    (root / ".venv" / ".installed").touch()
+    return root
+
+
+def make(root: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        ["make", *arguments], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("python", ["/bin/true", "/bin/echo", "no/such/python", "tools", "python3 -E"])
+def test_what_is_no_python_is_refused(checkout: Path, python: str):
+    status, output = make(checkout, "lint", "VENV=new", f"PYTHON={python}")
+    assert status != 0
+    assert output.startswith(f"{python} is not a Python, is older than 3.11, or does not run.")
+    assert len(output.splitlines()) == 2  # and make's own
+    assert not (checkout / "new").exists()
+
+
+def test_the_path_of_a_python_may_have_spaces(checkout: Path):
+    python = checkout / "my python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *--clear*) echo "asked: $*"; exit 1;; esac\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    assert "asked: -m venv --clear new\n" in make(checkout, "lint", "VENV=new", f"PYTHON={python}")[1]
+
+
+@pytest.mark.parametrize(
+    ("venv", "message"),
+    [
+        ("Makefile", "Makefile is there, and is not a virtual environment. Remove it, or name another"),
+        ("tools", "tools is there, and is not a virtual environment. Remove it, or name another"),
+        ("", 'VENV must be the name of a folder without spaces, not ""'),
+        ("two words", 'VENV must be the name of a folder without spaces, not "two words"'),
+    ],
+)
+def test_what_is_no_environment_is_refused_and_kept(checkout: Path, venv: str, message: str):
+    before = sorted(checkout.rglob("*"))
+    status, output = make(checkout, "lint", f"VENV={venv}", f"PYTHON={sys.executable}")
+    assert status != 0 and message in output
+    assert sorted(checkout.rglob("*")) == before
+
+
+def test_serve_says_what_is_wrong_with_a_port(checkout: Path):
+    assert "There is no built book yet: run make book first." in make(checkout, "serve")[1]
+    (checkout / "_build" / "html").mkdir(parents=True)
+    (checkout / "_build" / "html" / "index.html").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = str(taken.getsockname()[1])
+        for port in ("-1", "0", "65536", "eight", "²", "80 80", "", used):
+            status, output = make(checkout, "serve", f"PORT={port}")
+            assert status != 0
+            told = f"Port {used} cannot be used" if port == used else f"from 1 to 65535, not {port!r}."
+            assert told in output and len(output.splitlines()) == 2, output
+
+
+def test_serve_shows_the_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "index.html").write_text("the book")
+
+    def one_page(server: Server) -> None:
+        with socket.create_connection(server.server_address) as reader:
+            reader.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            server.handle_request()
+            assert reader.makefile().read().endswith("the book")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "serve_forever", one_page)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    serve(tmp_path, port)
+    assert capsys.readouterr().out == f"http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
 
 
 # ---- What a chapter depends on
