@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root.mkdir()
     for name in ("_ext", "_static", "tools"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("_config.yml", "pyproject.toml", "requirements.txt"):
+    for name in ("_config.yml", "LICENSE", "LICENSE-TEXT", "pyproject.toml", "requirements.txt"):
         shutil.copy(ROOT / name, root / name)
     chapters = root / "chapters"
     write_notebook(chapters / "one.ipynb", "One", "from adamw_book.apple import weigh\nprint('apple:', weigh())")
@@ -79,6 +80,24 @@ def page(book: Path, name: str) -> str:
     return (book / "_build" / "html" / "chapters" / f"{name}.html").read_text(encoding="utf-8")
 
 
+def unlicensed(html: Path) -> list[str]:
+    """The files of built pages that are an installed package's, and whose licence does not lie with them."""
+    texts = html / "_static" / "licenses"
+    licenses = {file.stem.lower() for file in texts.iterdir()}
+    licenses |= {"sphinx-mathjax-offline"} if "mathjax" in licenses else set()
+    files = (file for file in (html / "_static").rglob("*") if file.is_file() and file.parent != texts)
+    brought = {content: file for file in files if (content := file.read_bytes())}  # an empty file is nobody's
+    kinds = {(file.suffix, len(content)) for content, file in brought.items()}
+    return [
+        f"{file.name} is from {distribution.name}"
+        for distribution in metadata.distributions()
+        if distribution.name.lower().replace("_", "-") not in licenses
+        for file in distribution.files or ()
+        if (path := Path(file.locate())).is_file() and (path.suffix, path.stat().st_size) in kinds
+        if path.read_bytes() in brought
+    ]
+
+
 @pytest.mark.slow
 def test_a_book_from_nothing_to_a_second_edition(book: Path):
     """One story, because each step starts from what the one before has left behind."""
@@ -88,6 +107,24 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
     assert "apple: light" in page(book, "one") and "pear: green" in page(book, "two")
     # The origin is a folder: no Colab button, and no word of that folder.
     assert "colab" not in page(book, "one") and ORIGIN not in page(book, "one")
+    # What others wrote stands with its licence.
+    assert unlicensed(book / "_build" / "html") == []
+    static = book / "_build" / "html" / "_static"
+    for carried, license, words in (
+        ("mathjax/tex-chtml.js", "MathJax", "Apache License"),
+        ("mathjax/output/chtml/fonts/woff-v2/MathJax_Main-Regular.woff", "MathJax-fonts", "SIL OPEN FONT LICENSE"),
+        ("vendor/fontawesome/webfonts/fa-solid-900.woff2", "Font-Awesome", "SIL OPEN FONT LICENSE"),
+        ("scripts/bootstrap.js", "Bootstrap", "MIT License"),
+        ("clipboard.min.js", "clipboard.js", "MIT License"),
+        ("searchtools.js", "Sphinx", "Redistribution and use in source and binary forms"),
+        ("book.css", "LICENSE-TEXT", "CC BY 4.0"),
+    ):
+        assert (static / carried).is_file() and words in (static / "licenses" / f"{license}.txt").read_text("utf-8")
+    listed = (static / "licenses" / "README.txt").read_text(encoding="utf-8")
+    assert "MathJax 3.2.2" in listed and '"3.2.2"' in (static / "mathjax" / "tex-chtml.js").read_text(encoding="utf-8")
+    for script, name, before in (("bootstrap", "Bootstrap", " v"), ("fontawesome", "Font Awesome", " Free ")):
+        said = (static / "scripts" / f"{script}.js.LICENSE.txt").read_text(encoding="utf-8")
+        assert f"{name} {re.search(rf'{name}{before}([0-9.]+)', said)[1]} " in listed
 
     # Unchanged: nothing is executed.
     status, output = build(book)

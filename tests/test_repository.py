@@ -102,6 +102,12 @@ def test_links_of_the_readme_lead_to_files():
     assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
 
 
+def test_the_licence_of_the_text_excepts_what_others_wrote():
+    text = (ROOT / "LICENSE-TEXT").read_text(encoding="utf-8")
+    assert "MathJax (Apache License 2.0)" in text and "SIL Open\nFont License 1.1" in text
+    assert (ROOT / re.search(r"\S+/README.txt", text)[0]).is_file()
+
+
 # Folders that differ from one machine to the next.
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|tmp|var/folders)/[\w.-]+[/\w.-]*")
 INDEX_ADDRESSES = re.compile(r"(?:index-url|find-links)[ =]+\S+|https?://[^\s'\"]*/simple\b")
