@@ -217,6 +217,46 @@ def test_colab_gets_the_repository_and_branch_that_the_notebook_came_from(colab,
         assert done.stdout == "wip/second\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    ("branch", "message"),
+    [
+        ("-f", "ValueError: REPOSITORY must be an address and BRANCH a branch, a tag or a commit, not 'https://"),
+        ("--orphan%3Dx", "and '--orphan=x': set them above, and run again."),
+        ("third", "RuntimeError: https://github.com/someone/book has no branch, tag or commit 'third': set BRANCH"),
+        ("adamw_book", "no branch, tag or commit 'adamw_book': set BRANCH above, and run again."),
+    ],
+)
+def test_a_branch_that_is_none_is_named_and_nothing_is_left(colab, tmp_path: Path, branch: str, message: str):
+    sessions, environment = colab
+    right, sessions.opened = sessions.opened, sessions.opened.replace("wip%2Fsecond", branch)
+    for _ in range(2):
+        done = run_setup(tmp_path / "content", **environment)
+        assert done.returncode != 0 and message in done.stderr
+        assert list((tmp_path / "content").iterdir()) == []
+    sessions.opened = right
+    assert run_setup(tmp_path / "content", **environment).stdout == "wip/second\n"
+
+
+def test_a_repository_that_cannot_be_fetched_is_named_and_nothing_is_left(colab, tmp_path: Path):
+    _, environment = colab
+    nowhere = {"GIT_CONFIG_KEY_0": f"url.{(tmp_path / 'nowhere').as_uri()}.insteadOf"}
+    done = run_setup(tmp_path / "content", **environment | nowhere)
+    assert "RuntimeError: https://github.com/someone/book cannot be fetched" in done.stderr
+    assert (tmp_path / "nowhere").as_posix() in done.stderr.partition("RuntimeError")[2]  # git's own words
+    assert list((tmp_path / "content").iterdir()) == []
+
+
+def test_what_an_interrupted_fetch_has_left_is_not_taken_for_the_book(colab, tmp_path: Path):
+    _, environment = colab
+    content = tmp_path / "content"
+    (content / "adamw-book").mkdir(parents=True)
+    done = run_setup(content, **environment)
+    assert f"ModuleNotFoundError: {content / 'adamw-book'} holds no adamw_book: remove that folder" in done.stderr
+    (content / "adamw-book").rename(content / "adamw-book.part")
+    assert run_setup(content, **environment).stdout == "wip/second\n"
+    assert [path.name for path in content.iterdir()] == ["adamw-book"]
+
+
 def test_a_notebook_from_nowhere_says_what_to_type(colab, tmp_path: Path):
     sessions, environment = colab
     sessions.opened = "1aBcDeFgHiJ"  # a copy in Drive
