@@ -4,6 +4,8 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV ?= .venv
+# requirements.lock: the same versions and all that they need, each wheel by its hash, for Python 3.11 on Linux x86-64
+REQUIREMENTS ?= requirements.txt
 PORT ?= 8000
 WORKERS ?= 2
 
@@ -18,7 +20,7 @@ STAMP = $(VENV)/.installed
 $(shell test ! -e $(STAMP) || $(BIN) -c pass >/dev/null 2>&1 || rm -f $(STAMP))
 
 .NOTPARALLEL:
-.PHONY: help book test pages serve lint bench evidence stability clean
+.PHONY: help book test pages serve lint bench evidence stability lock clean
 
 help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
@@ -29,10 +31,11 @@ help:
 	@echo 'make bench       the benchmarks'
 	@echo 'make evidence    run the full protocols and write ledger/  (CHAPTER=overfitting for one of them)'
 	@echo 'make stability   the headline comparisons under three other master seeds: which verdicts stay (CHAPTER=...)'
+	@echo 'make lock        write requirements.lock, with which the published book is built, from requirements.txt'
 	@echo 'make clean       remove what was built (the environment, .venv, stays)'
 
 # One environment for all; made when needed, and again when what it should hold has changed.
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): $(REQUIREMENTS) pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "No Python 3.11 or later was found. Install one (https://www.python.org/downloads/), or say where it is:"; \
 		echo "    make book PYTHON=/path/to/python3.11"; exit 1; fi
@@ -47,7 +50,8 @@ $(STAMP): requirements.txt pyproject.toml
 		exit 1; }
 	@$(BIN) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@echo "Setting up $(VENV) with $$($(BIN) --version) (some minutes the first time)"
-	$(BIN) -m pip install --disable-pip-version-check --requirement requirements.txt
+	$(BIN) -m pip install --disable-pip-version-check $(if $(filter %.lock,$(REQUIREMENTS)),--require-hashes) \
+		--requirement $(REQUIREMENTS)
 	$(BIN) -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $(STAMP)
 
@@ -76,6 +80,9 @@ evidence: $(STAMP)
 
 stability: $(STAMP)
 	$(BIN) -m adamw_book stability $(if $(CHAPTER),--chapter $(CHAPTER))
+
+lock: $(STAMP)
+	$(BIN) tools/lock.py
 
 clean:
 	rm -rf _build

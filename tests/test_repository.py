@@ -13,7 +13,9 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from contents import pages, source
+from lock import lock
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "chapters").rglob("*.ipynb"))
@@ -106,6 +108,75 @@ def test_the_licence_of_the_text_excepts_what_others_wrote():
     text = (ROOT / "LICENSE-TEXT").read_text(encoding="utf-8")
     assert "MathJax (Apache License 2.0)" in text and "SIL Open\nFont License 1.1" in text
     assert (ROOT / re.search(r"\S+/README.txt", text)[0]).is_file()
+
+
+# ---- What the published book is built with
+
+
+def pins(name: str) -> dict[str, str]:
+    """package → version, of a file of requirements with `==`, where their markers hold for Linux on x86-64."""
+    found = {}
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"([\w.-]+)==([\w.]+)", line):
+            found[match[1].lower()] = match[2]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "locked"), [("requirements.txt", "requirements.lock"), (".github/audit.txt", ".github/audit.lock")]
+)
+def test_the_lock_holds_what_is_asked_for_each_wheel_by_its_hash(asked: str, locked: str):
+    assert pins(asked).items() <= pins(locked).items(), "run `make lock`"
+    head, *lines = (ROOT / locked).read_text(encoding="utf-8").splitlines()
+    assert head.startswith(f"# From {asked}, ") and len(lines) == 2 * len(pins(locked)) > 0
+    for package, digest in zip(lines[::2], lines[1::2], strict=True):
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+ \\", package)  # no address, no local version
+        assert re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", digest)
+
+
+def report(**changed) -> dict:
+    wheel = {"url": "https://files.example.org/A_b-1.0-py3-none-any.whl", "archive_info": {"hashes": {"sha256": "c0"}}}
+    return {"install": [{"metadata": {"name": "A_b", "version": "1.0"} | changed.pop("metadata", {})}
+                        | {"download_info": wheel | changed}]}  # fmt: skip
+
+
+def test_lock_takes_nothing_but_wheels_of_the_index():
+    assert lock(report()) == "a-b==1.0 \\\n    --hash=sha256:c0\n"
+    folder = {"url": "file:///somewhere/A_b", "dir_info": {}}
+    for other in (
+        {"url": "https://files.example.org/A_b-1.0.tar.gz"},
+        {"archive_info": {}},
+        {"metadata": {"version": "1.0+cpu"}},
+        folder | {"archive_info": {}},
+    ):
+        with pytest.raises(ValueError, match=r"A_b 1\.0\S* is no wheel from the package index, but \w+://"):
+            lock(report(**other))
+
+
+def workflow() -> dict:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8"))
+
+
+def test_actions_stand_by_their_commit():
+    for path in (ROOT / ".github" / "workflows").iterdir():
+        used = re.findall(r"uses: *(.+)", path.read_text(encoding="utf-8"))
+        assert used and [one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", one)] == []
+
+
+def test_the_book_is_published_as_locked_and_audited():
+    jobs = workflow()["jobs"]
+    assert set(jobs["publish"]["needs"]) == {"audit", "build"}
+    [build] = [step for step in jobs["build"]["steps"] if step.get("run") == "bash .ci/run"]
+    assert build["env"]["REQUIREMENTS"] == "requirements.lock"
+    assert "--require-hashes" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    # The audit fails for what it cannot look up, and nothing makes a failure pass.
+    assert "--strict" in jobs["audit"]["env"]["AUDIT"]
+    commands = [step["run"] for step in jobs["audit"]["steps"] if "run" in step]
+    assert commands[-1] == "$AUDIT --require-hashes --requirement requirements.lock --requirement .github/audit.lock"
+    assert not any("continue-on-error" in step for job in jobs.values() for step in [job, *job["steps"]])
+
+
+# ---- What differs from one machine to the next
 
 
 # Folders that differ from one machine to the next.
