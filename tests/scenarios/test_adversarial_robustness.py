@@ -127,6 +127,29 @@ def test_a_linear_radius_is_where_the_margin_under_attack_ends():
     assert scenario.linear_radius(two, none, point, torch.tensor([0, 0]), 2).tolist() == pytest.approx([12 / 5, 0])
 
 
+def test_a_rival_with_the_same_row_of_weights_comes_no_closer():
+    weight, x, y = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([0])
+    for norm, size in ((torch.inf, 2.0), (2, 2**0.5)):
+        # class 1 is behind by 1 everywhere; class 2 by 0.5 + 0.5 + 1, which is size to the boundary times the norm
+        ahead = scenario.linear_radius(weight, torch.tensor([1.0, 0.0, 0.0]), x, y, norm)
+        torch.testing.assert_close(ahead, torch.tensor([2.0]) / size)
+        for bias in ([0.0, 0.0, 0.0], [0.0, 1.0, 0.0]):  # a tie with class 1, or its victory, everywhere
+            assert scenario.linear_radius(weight, torch.tensor(bias), x, y, norm).tolist() == [0.0]
+    alike, bias = torch.ones(3, 2), torch.tensor([1.0, 0.0, 0.0])
+    assert scenario.linear_radius(alike, bias, x, y).tolist() == [torch.inf]  # no change of x alters the prediction
+    assert plane.radius(torch.zeros(2), torch.tensor(plane.POINT)).item() == 0
+
+
+def test_what_leads_by_nothing_is_not_robust():
+    x, y = torch.rand(5, 3), torch.zeros(5, dtype=torch.long)
+
+    def tie(z):
+        return z @ torch.zeros(3, 2)
+
+    assert not scenario.robust(tie, x, y, EPSILON).any() and not scenario.attack_radius(tie, x, y).any()
+    assert not scenario.robust(lambda z: tie(z) * torch.nan, x, y, EPSILON).any()  # nor what has diverged
+
+
 def test_a_radius_does_not_change_with_the_scale_of_the_weights():
     weight, bias, x, y = drawn(4)
     for norm in (2, torch.inf):
@@ -219,19 +242,58 @@ def test_rescaled_layers_change_the_logits_by_one_factor():
         ({"y": torch.full((40,), 4)}, "y: labels from 4 to 4; with 4 logits they must lie in 0…3"),
         ({"y": torch.zeros(3, dtype=torch.long)}, r"y: shape \(3,\); one label an example"),
         ({"x": torch.full((40, 6), 2.0).double()}, r"x: values from 2 to 2; with bounds=\(0.0, 1.0\)"),
+        ({"x": torch.full((40, 6), torch.nan), "bounds": None}, "x: torch.float32, from nan to nan; finite"),
+        ({"x": torch.ones(40, 6).long()}, "x: torch.int64, from 1 to 1; finite floating-point numbers"),
+        ({"y": torch.zeros(40)}, "y: torch.float32; class labels of an integer type"),
+        ({"epsilon": torch.ones(40, 1)}, r"epsilon: shape \(40, 1\); one radius, or \(40,\), one for each"),
+        ({"logits": lambda z: z[:, :1], "y": torch.zeros(40).long()}, "logits: 1 for each example; at least two"),
     ],
 )
 def test_an_attack_names_what_is_wrong(change, message):
     weight, bias, x, y = drawn(0)
+    given = {"logits": lambda z: z.double() @ weight.T + bias, "x": x, "y": y, "epsilon": EPSILON} | change
     with pytest.raises(ValueError, match=message):
-        scenario.pgd(**{"logits": lambda z: z @ weight.T + bias, "x": x, "y": y, "epsilon": EPSILON} | change)
+        scenario.pgd(**given)
+
+
+def test_whole_numbers_of_numpy_will_do():
+    weight, bias, x, y = drawn(0)
+
+    def logits(z):
+        return z @ weight.T + bias
+
+    one, other = (scenario.pgd(logits, x, y, EPSILON, steps=n, restarts=n) for n in (2, np.int64(2)))
+    assert torch.equal(one, other)
 
 
 def test_other_functions_name_what_is_wrong():
     weight, bias, x, y = drawn(0)
+    for change in ({"weight": weight[:, :1]}, {"bias": bias[:2]}):
+        given = {"weight": weight, "bias": bias, "x": x, "y": y} | change
+        with pytest.raises(ValueError, match=r"weight, bias: shapes .*; \(..., C, 6\) and \(..., C\) are needed"):
+            scenario.linear_radius(**given)
+        with pytest.raises(ValueError, match="weight, bias: shapes"):
+            scenario.linear_margin(**given, epsilon=EPSILON)
+    for one in (scenario.linear_radius, lambda *given: scenario.linear_margin(*given, EPSILON)):
+        with pytest.raises(ValueError, match="logits: 1 for each example; at least two"):
+            one(weight[:1], bias[:1], x, y * 0)
+    with pytest.raises(ValueError, match="logits: 1 for each example; at least two"):
+        scenario.margin(x[:, :1], y * 0)
+    for halvings in (0, 2.5):
+        with pytest.raises(ValueError, match=f"halvings: {halvings}; a positive whole number"):
+            scenario.attack_radius(lambda z: z @ weight.T, x, y, halvings=halvings)
+    with pytest.raises(ValueError, match="largest: inf; a finite radius above 0"):
+        scenario.attack_radius(lambda z: z @ weight.T, x, y, largest=float("inf"))
+    with pytest.raises(ValueError, match="x: shape .0, 6., no examples"):
+        scenario.zero_gradients(lambda z: z @ weight.T, x[:0], y[:0])
+    for factor in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"factor: {factor}; a finite number above 0"):
+            scenario.rescaled({"weight": weight}, factor)
+    with pytest.raises(ValueError, match="winners: the table is empty"):
+        scenario.evaluate(pd.DataFrame(columns=["condition", "tuned_on"]), [300])
     with pytest.raises(ValueError, match="norm: 1; 2 .Euclidean. or inf"):
         scenario.linear_radius(weight, bias, x, y, norm=1)
-    with pytest.raises(ValueError, match="largest: 0; a radius above 0"):
+    with pytest.raises(ValueError, match="largest: 0; a finite radius above 0"):
         scenario.attack_radius(lambda z: z @ weight.T, x, y, largest=0)
     with pytest.raises(ValueError, match="pixels: 'few'; choose from 'all pixels'"):
         scenario.task("few")
@@ -244,7 +306,16 @@ def test_other_functions_name_what_is_wrong():
     wide = MLP(3, width=64, classes=3).double()
     with pytest.raises(ValueError, match="epsilon: 0.5 leaves .* hidden units undecided"):
         scenario.relu_margin(dict(wide.named_parameters()), torch.full((3,), 0.5).double(), 0, 0.5)
-    for label in (-1, 3):
+    own, point = dict(wide.named_parameters()), torch.full((3,), 0.5).double()
+    for change, message in (
+        ({"x": point[:2]}, r"x: shape \(2,\); one example of 3 inputs"),
+        ({"x": point * torch.nan, "bounds": None}, "x: torch.float64, from nan to nan"),
+        ({"parameters": own | {"layers.1.bias": own["layers.1.bias"] * torch.nan}}, "the four .*, all finite"),
+        ({"parameters": own | {"layers.2.bias": own["layers.1.bias"]}}, "parameters: layers.0.weight, .*; the four"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scenario.relu_margin(**{"parameters": own, "x": point, "y": 0, "epsilon": 0.01} | change)
+    for label in (-1, 3, 0.5):
         with pytest.raises(ValueError, match=f"y: {label}; a class from 0 to 2 is needed"):
             scenario.relu_margin(dict(wide.named_parameters()), torch.full((3,), 0.5).double(), label, 0.01)
 
@@ -326,6 +397,27 @@ def test_measured_networks_carry_what_was_asked_for():
     with pytest.raises(ValueError, match="result: it kept no parameters"):
         bare = train(scenario.task(), runs, steps=1, batch_size=50, progress=False)
         scenario.each(scenario.task(), bare, "validation", lambda f, x, y: f(x))
+
+
+def test_the_attack_is_on_the_split_that_is_named():
+    """One input and a boundary at ½ that stays where it is: what is nearer to it than ε is lost."""
+
+    def at_half():
+        model = nn.Linear(1, 2)
+        with torch.no_grad():
+            model.weight[:], model.bias[:] = torch.tensor([[-1.0], [1.0]]), torch.tensor([1.0, 0.0])
+        return model
+
+    places = {"train": [0.1, 0.2, 0.8, 0.9], "validation": [0.1, 0.45, 0.7, 0.9], "test": [0.42, 0.45, 0.55, 0.9]}
+    y = torch.tensor([0, 0, 1, 1])
+    still = Task("still", at_half, lambda seed: {name: (torch.tensor(x)[:, None], y) for name, x in places.items()})
+    runs = grid({"Adam": {"lr": [1e-9]}}, [0, 1])
+    for split, kept in (("train", 1.0), ("validation", 0.75), ("test", 0.25)):
+        table, _ = scenario.measure(still, runs, split, {"steps": 2}, True, False, steps=1, batch_size=4)
+        values = table.groupby("metric")["value"].unique()
+        assert values[f"{split} accuracy"].tolist() == [1.0] and values[f"{split} robust accuracy"].tolist() == [kept]
+        radius = np.abs(np.array(places[split]) - 0.5).mean()
+        np.testing.assert_allclose(values["mean L∞ radius"], radius, atol=1e-6)
 
 
 def tuned(rows):

@@ -107,8 +107,11 @@ def rescaled(parameters: Mapping[str, torch.Tensor], factor: float) -> dict[str,
     """Every layer's weights times ``factor``, and its biases so that the network stays the same function up to a
     constant: with ReLU, layer l's bias times factor^l, and the logits times factor^depth.
 
-    parameters: weights and biases in the order of the layers, of one model or a stack.
+    parameters: weights and biases in the order of the layers, of one model or a stack. Raises ``ValueError`` for a
+    factor that is not above 0, which would be another function.
     """
+    if not 0 < factor < float("inf"):
+        raise ValueError(f"factor: {factor}; a finite number above 0 is needed")
     depth, out = 0, {}
     for name, value in parameters.items():
         depth += name.endswith("weight")
@@ -139,7 +142,7 @@ def dose(
 
 def shrunk(seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
     """Linear models trained without decay, as they are and with all weights times ``DOSE["shrink"]``: radius, norm."""
-    learned = task(model="linear")
+    learned, seeds = task(model="linear"), list(seeds)
     runs = grid({"Adam": {"lr": [DOSE["lr"]]}}, seeds)
     _, result = measure(learned, runs, "test", None, progress=progress)
     rows = []
@@ -213,7 +216,7 @@ def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress:
     """Both claims in all their regimes on other seeds: the recorded winners retrained and attacked, the doses again."""
     doses = dose(seeds, [0.0, DOSE["mild"], DOSE["strong"]], attack=None, progress=progress)
     return {
-        MARGIN.id: margin_effects(doses, _low_lr(seeds, progress), shrunk(list(seeds), progress)),
+        MARGIN.id: margin_effects(doses, _low_lr(seeds, progress), shrunk(seeds, progress)),
         WITHSTANDS.id: robust_effects(evaluate(headline_winners(tables["winners"]), seeds, progress)),
     }
 

@@ -7,6 +7,7 @@ front of N may be any. `closed_form` holds the exact answers that these attacks 
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -19,8 +20,10 @@ Bounds = tuple[float, float] | None
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """The lead of the right class over its strongest rival: logits (..., N, C), class labels (..., N) → (..., N).
 
-    f_y − max_{k ≠ y} f_k, in the unit of the logits; positive where the prediction is right.
+    f_y − max_{k ≠ y} f_k, in the unit of the logits; positive where the prediction is right. Raises ``ValueError`` for
+    fewer than two classes, for there is no rival.
     """
+    check_classes(logits.shape[-1])
     own = logits.gather(-1, y[..., None])
     return own[..., 0] - logits.scatter(-1, y[..., None], -torch.inf).amax(-1)
 
@@ -40,12 +43,19 @@ def cross_entropy_loss(logits: Tensor, y: Tensor, rival: Tensor | None = None) -
 def ball(x: Tensor, epsilon: float | Tensor, bounds: Bounds = (0.0, 1.0)) -> tuple[Tensor, Tensor]:
     """The lowest and the highest value that each input (..., N, D) can be given: x ∓ ε, cut to ``bounds``.
 
-    epsilon: one radius, or one for each example (..., N). Raises ``ValueError`` for a radius below 0 or not finite, and
-    for inputs outside ``bounds``.
+    epsilon: one radius, or one for each example (..., N). Raises ``ValueError`` for a radius below 0 or not finite, for
+    radii of another shape, and for inputs that are not finite, no floating-point numbers, or outside ``bounds``.
     """
+    if not (x.is_floating_point() and x.isfinite().all()):
+        raise ValueError(f"x: {x.dtype}, from {x.min()} to {x.max()}; finite floating-point numbers are needed")
     radius = torch.as_tensor(epsilon, dtype=x.dtype, device=x.device)
     if not (radius.isfinite().all() and (radius >= 0).all()):
         raise ValueError(f"epsilon: {epsilon}; finite radii of 0 or more are needed")
+    if radius.ndim and radius.shape != x.shape[:-1]:
+        raise ValueError(
+            f"epsilon: shape {tuple(radius.shape)}; one radius, or {tuple(x.shape[:-1])}, one for each example, is "
+            "needed"
+        )
     if bounds is None:
         return x - radius[..., None], x + radius[..., None]
     if not bounds[0] <= float(x.min()) <= float(x.max()) <= bounds[1]:
@@ -56,16 +66,32 @@ def ball(x: Tensor, epsilon: float | Tensor, bounds: Bounds = (0.0, 1.0)) -> tup
     return (x - radius[..., None]).clamp(min=bounds[0]), (x + radius[..., None]).clamp(max=bounds[1])
 
 
+def check_classes(classes: int) -> None:
+    """Raise ``ValueError`` for fewer than two classes: no margin and no boundary lies between them."""
+    if classes < 2:
+        raise ValueError(f"logits: {classes} for each example; at least two classes are needed")
+
+
 def check_examples(x: Tensor, y: Tensor, classes: int) -> None:
-    """Raise ``ValueError`` where x (..., N, D) is empty, y does not fit to it, or a label is none of the classes."""
+    """Raise ``ValueError`` where x (..., N, D) is empty, y does not fit to it, a label is none of the classes, or there
+    are fewer than two of these."""
+    check_classes(classes)
     if x.numel() == 0:
         raise ValueError(f"x: shape {tuple(x.shape)}, no examples; at least one is needed")
     if y.shape != x.shape[:-1]:
         raise ValueError(f"y: shape {tuple(y.shape)}; one label an example of x, {tuple(x.shape[:-1])}, is needed")
+    if y.is_floating_point():
+        raise ValueError(f"y: {y.dtype}; class labels of an integer type, such as torch.long, are needed")
     if not 0 <= int(y.min()) <= int(y.max()) < classes:
         raise ValueError(
             f"y: labels from {int(y.min())} to {int(y.max())}; with {classes} logits they must lie in 0…{classes - 1}"
         )
+
+
+def _check_whole(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if not isinstance(number, Integral) or number < 1:
+            raise ValueError(f"{name}: {number}; a positive whole number is needed")
 
 
 def pgd(
@@ -88,11 +114,10 @@ def pgd(
     place, the same for each replica, and fights one rival from beginning to end: the second strongest at x, the third,
     …, the strongest, and so on in turn. As many restarts as classes find the exact answer for a linear model.
 
-    Raises ``ValueError`` for fewer than one step or restart, and for examples, labels or radii that do not fit.
+    Raises ``ValueError`` for fewer than one step or restart, fewer than two classes, and for examples, labels or radii
+    that do not fit.
     """
-    for name, number in (("steps", steps), ("restarts", restarts)):
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name}: {number}; a positive whole number is needed")
+    _check_whole(steps=steps, restarts=restarts)
     with torch.no_grad():
         clean = logits(x)
     check_examples(x, y, clean.shape[-1])
@@ -130,8 +155,9 @@ def attack_radius(logits: Logits, x: Tensor, y: Tensor, largest: float = 0.5, ha
     What an attack finds is an upper bound of the true radius. The mean over examples is the area under the curve of
     robust accuracy against ε (up to ``largest``).
     """
-    if not largest > 0:
-        raise ValueError(f"largest: {largest}; a radius above 0 is needed")
+    if not 0 < largest < float("inf"):
+        raise ValueError(f"largest: {largest}; a finite radius above 0 is needed")
+    _check_whole(halvings=halvings)
     with torch.no_grad():
         right = margin(logits(x), y) > 0
     low = torch.zeros(y.shape, device=x.device)
@@ -147,5 +173,7 @@ def zero_gradients(logits: Logits, x: Tensor, y: Tensor, loss: Callable[..., Ten
     """The share (...) of examples whose gradient of ``loss`` by the input is exactly zero in every coordinate: a
     gradient-based attack cannot take a first step there."""
     z = x.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(loss(logits(z), y).sum(), z)
+    out = logits(z)
+    check_examples(x, y, out.shape[-1])
+    (slope,) = torch.autograd.grad(loss(out, y).sum(), z)
     return (slope == 0).all(-1).float().mean(-1)

@@ -10,7 +10,16 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from .attack import Bounds, ball, check_examples
+from .attack import Bounds, ball, check_classes, check_examples
+
+
+def _check(weight: Tensor, bias: Tensor, x: Tensor, y: Tensor) -> None:
+    check_examples(x, y, weight.shape[-2])
+    if weight.shape[-1] != x.shape[-1] or bias.shape != weight.shape[:-1]:
+        raise ValueError(
+            f"weight, bias: shapes {tuple(weight.shape)} and {tuple(bias.shape)}; (..., C, {x.shape[-1]}) and (..., C) "
+            f"are needed for inputs of {x.shape[-1]} numbers"
+        )
 
 
 def _differences(weight: Tensor, bias: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,7 +38,7 @@ def linear_margin(
     min_k (w_y − w_k)·x + b_y − b_k − ε ‖w_y − w_k‖₁ where no bound is met; with ``bounds`` each coordinate goes to the
     end of its interval that is worse. weight (..., C, D), bias (..., C), x (..., N, D), y (..., N).
     """
-    check_examples(x, y, weight.shape[-2])
+    _check(weight, bias, x, y)
     low, high = (t[..., None, :] for t in ball(x, epsilon, bounds))
     w, b = _differences(weight, bias, y)
     worst = (torch.where(w > 0, low, high) * w).sum(-1) + b
@@ -42,13 +51,15 @@ def linear_radius(weight: Tensor, bias: Tensor, x: Tensor, y: Tensor, norm: floa
     is wrong.
 
     For two classes this is the geometric margin y f / ‖w‖. It does not change when W and b are multiplied by a number.
+    A rival with the same row of W never comes closer: its distance is ∞ where its b is smaller, and 0 elsewhere.
     """
     if norm not in (2, torch.inf):
         raise ValueError(f"norm: {norm}; 2 (Euclidean) or inf (L∞) is needed")
-    check_examples(x, y, weight.shape[-2])
+    _check(weight, bias, x, y)
     w, b = _differences(weight, bias, y)
     size = w.abs().sum(-1) if norm == torch.inf else w.square().sum(-1).sqrt()
-    distance = ((w * x[..., None, :]).sum(-1) + b) / size
+    lead = (w * x[..., None, :]).sum(-1) + b
+    distance = torch.where((size == 0) & (lead == 0), 0.0, lead / size)
     return distance.scatter(-1, y[..., None], torch.inf).amin(-1).clamp(min=0)
 
 
@@ -59,10 +70,16 @@ def relu_margin(parameters: dict[str, Tensor], x: Tensor, y: int, epsilon: float
     linear in a polytope, and a linear program finds its smallest lead over each rival; the smallest of all is exact.
     The number of programs doubles with each undecided unit. parameters: "layers.0.weight", … of one network.
 
-    Raises ``ValueError`` for a label that is no class, and where more than 12 units are undecided.
+    Raises ``ValueError`` for another network or parameters that are not finite, an x that does not fit, a label that is
+    no class, and where more than 12 units are undecided.
     """
+    if len(parameters) != 4 or not all(p.isfinite().all() for p in parameters.values()):
+        raise ValueError(f"parameters: {', '.join(parameters)}; the four of an MLP(depth=1), all finite, are needed")
     first, b1, second, b2 = (p.detach().double().numpy() for p in parameters.values())
-    if not 0 <= int(y) < len(b2):
+    check_classes(len(b2))
+    if x.shape != first.shape[1:]:
+        raise ValueError(f"x: shape {tuple(x.shape)}; one example of {first.shape[1]} inputs is needed")
+    if int(y) != y or not 0 <= y < len(b2):
         raise ValueError(f"y: {y}; a class from 0 to {len(b2) - 1} is needed")
     low, high = (t.double().numpy() for t in ball(x, epsilon, bounds))
     positive, negative = np.maximum(first, 0), np.minimum(first, 0)

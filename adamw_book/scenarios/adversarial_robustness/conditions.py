@@ -177,7 +177,9 @@ def headline_winners(winners: pd.DataFrame) -> pd.DataFrame:
 
 def evaluate(winners: pd.DataFrame, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
     """Retrain winners (rows of :func:`choose`) on fresh seeds and attack them on test data."""
-    tables = []
+    if winners.empty:
+        raise ValueError("winners: the table is empty; at least one row of choose() is needed")
+    seeds, tables = list(seeds), []
     for (condition, tuned_on), own in winners.groupby(["condition", "tuned_on"], sort=False):
         runs = retrain(own.drop(columns=["condition", "tuned_on"]), seeds, used=SETTINGS["tuning_seeds"])
         table, _ = measure(condition_task(condition), runs, "test", SETTINGS["attack"], progress=progress)

@@ -7,6 +7,8 @@ the silent input too.
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ SPAN, SIZE = 4.0, 400
 
 def examples(n: int = PLANE["examples"], seed: int = 0) -> tuple[Tensor, Tensor]:
     """n points (n, 2) whose second coordinate is 0, and their classes (n,), half +1 and half −1, that overlap."""
-    if n < 2 or n % 2:
+    if not isinstance(n, Integral) or n < 2 or n % 2:
         raise ValueError(f"n: {n}; an even number of 2 or more is needed")
     y = torch.tensor([1.0, -1.0]).repeat(n // 2)
     first = 1.3 * y + torch.randn(n, generator=torch.Generator().manual_seed(seed))
@@ -42,8 +44,9 @@ def paths(steps: int = PLANE["steps"], lr: float = PLANE["lr"]) -> dict[str, Ten
 
 
 def radius(w: Tensor, x: Tensor, y: Tensor | float = 1.0) -> Tensor:
-    """The L∞ radius y w·x / ‖w‖₁ of points x (..., 2) under weights w (2,), 0 where the class is wrong."""
-    return (y * (x @ w) / w.abs().sum()).clamp(min=0)
+    """The L∞ radius y w·x / ‖w‖₁ of points x (..., 2) under weights w (2,), 0 where the class is wrong or w is 0."""
+    size = w.abs().sum()
+    return torch.where(size == 0, 0.0, y * (x @ w) / size).clamp(min=0)
 
 
 def _line(direction: np.ndarray, offset: float, style: str) -> str:
