@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
+from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -57,7 +58,10 @@ COUNTS = {"train": (2, 3)}
     ("labels", "counts", "what"),
     [
         ([0, 1, 2, 0, 1], COUNTS, r"y: labels \[0, 1, 2\]; 1 for the positives"),
-        ([0, 1], COUNTS, "y: 2 labels for 5 examples"),
+        ([0, 1], COUNTS, r"y: shape \(2,\) for 5 examples"),
+        ([[0], [1], [0], [1], [0]], COUNTS, r"y: shape \(5, 1\) for 5 examples"),
+        ([0, 1, 0, 1, 0], {"train": 3}, r"counts\['train'\]: 3; a pair, positives and negatives"),
+        ([0, 1, 0, 1, 0], {"train": (1, 2, 3)}, r"counts\['train'\]: \(1, 2, 3\); a pair"),
         ([0, 1, 0, 0, 0], COUNTS, r"counts\['train'\]: 2 positives of the 1 left \(of 1\)"),
         ([0, 1, 0, 1, 0], {"train": (0, 1)}, r"counts\['train'\]: 0 positives"),
         ([0, 1, 0, 1, 0], {"train": (1, 2), "test": (1, 2)}, r"counts\['test'\]: 2 negatives of the 1 left"),
@@ -84,7 +88,15 @@ def test_no_examples_at_all():
         (lambda: imbalance.condition("digit 8 · CNN · unweighted"), "is no condition; choose from 'digit 8 · MLP"),
         (lambda: imbalance.class_weights(0, 5), "positives, negatives: 0, 5; at least one"),
         (lambda: imbalance.log_odds(1.0), "share: 1.0"),
-        (lambda: imbalance.wash_out([0.1], weight=0.0), "weight: 0.0; a number above 0"),
+        (lambda: imbalance.wash_out([0.1], weight=0.0), "weight: 0.0; a finite number above 0"),
+        (lambda: imbalance.wash_out([0.1], weight=math.inf), "weight: inf; a finite number above 0"),
+        (lambda: imbalance.weighted_bias(1.0, -2.0), "weight: -2.0; a finite number above 0"),
+        (lambda: imbalance.wash_out([0.1, -1.0]), "weight_decay, l2: -1.0; finite values of 0 or more"),
+        (lambda: imbalance.wash_out([0.1], l2=[math.nan]), "weight_decay, l2: nan; finite values of 0 or more"),
+        (lambda: imbalance.wash_out([0.1], steps=2.5), r"record: \[2.5\]; whole numbers from 1 to steps=2.5"),
+        (lambda: imbalance.class_weights(math.nan, 5), "positives, negatives: nan, 5; at least one"),
+        (lambda: imbalance.weighted_cross_entropy((1.0, 1.0), torch.zeros(1, 5, 2), torch.zeros(1, 5)),
+         r"logits: shape \(1, 5, 2\) for targets \(1, 5\); one logit for each"),
         (lambda: imbalance.wash_out([0.1], steps=5, record=(7,)), r"record: \[7\]; whole numbers from 1 to steps=5"),
         (lambda: imbalance.prior("digit 9"), "name: 'digit 9' is unknown; choose from 'digit 8'"),
         (lambda: imbalance.tune("digit 8 · linear · unweighted", [0]), "name: .* has no grid; choose from 'digit 8"),
@@ -193,7 +205,14 @@ def test_the_weighted_bias_minimises_the_loss_of_the_two_points(weight, slope):
 
 
 def test_the_weighted_bias_of_steep_slopes_is_half_the_log_weight():
-    assert imbalance.weighted_bias(12.0, 24.0) == pytest.approx(math.log(24) / 2, abs=1e-3)
+    slopes = [12.0, 400.0, 2000.0]  # e to their power is no float any more
+    np.testing.assert_allclose(imbalance.weighted_bias(slopes, 24.0), math.log(24) / 2, atol=1e-3)
+
+
+def test_the_weighted_bias_is_where_both_points_pull_alike_however_lopsided():
+    for slope, weight in ((-20.0, 0.5), (-20.0, 24.0), (0.01, 1e-6)):
+        b = imbalance.weighted_bias(slope, weight)
+        assert weight * expit(-slope - b) == pytest.approx(expit(b - slope), rel=1e-6)
 
 
 def test_class_weights_wash_out_and_decay_keeps_them():
@@ -204,7 +223,7 @@ def test_class_weights_wash_out_and_decay_keeps_them():
     assert late.loc[(0.3, 0.0), "slope"] < 1 / 0.3
     predicted = -imbalance.weighted_bias(late["slope"].to_numpy(), 24.0) / late["slope"]
     np.testing.assert_allclose(late["boundary"], predicted, rtol=0.01)
-    even = imbalance.wash_out([0.0], weight=1.0, steps=50)
+    even = imbalance.wash_out(iter([0.0]), weight=1.0, steps=50)
     assert even["boundary"].item() == pytest.approx(0, abs=1e-9) and even["step"].item() == 50
 
 

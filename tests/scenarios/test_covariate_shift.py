@@ -92,11 +92,16 @@ def test_adam_with_l2_trains_to_the_closed_form_and_adamw_leans_more_as_its_deca
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: scenario.ridge_weights(-1.0), "decay: -1.0; numbers of 0 or more"),
-        (lambda: scenario.reliance(1.0, noise=0.0), "noise: 0.0; a number above 0"),
+        (lambda: scenario.ridge_weights(-1.0), "decay: -1.0; finite numbers of 0 or more"),
+        (lambda: scenario.reliance(1.0, noise=0.0), "noise: 0.0; a finite number above 0"),
         (lambda: scenario.accuracy_of(-0.1), "r: -0.1; numbers of 0 or more"),
         (lambda: scenario.two_features(7, RNG()), "n: 7; an even number of at least 6"),
-        (lambda: scenario.trained_reliance({"SGD": [0.1]}, [0]), "arm 'SGD' has no dose; choose from 'AdamW'"),
+        (lambda: scenario.trained_reliance({"SGD": [0.1]}, [0]), r"doses: the arms \['SGD'\]; at least one of 'AdamW'"),
+        (lambda: scenario.trained_reliance({}, [0]), r"doses: the arms \[\]; at least one of 'AdamW'"),
+        (lambda: scenario.ridge_weights([1.0, math.nan]), "decay: nan; finite numbers of 0 or more"),
+        (lambda: scenario.reliance(math.inf), "decay: inf; finite numbers of 0 or more"),
+        (lambda: scenario.accuracy_of(math.nan), "r: nan; numbers of 0 or more"),
+        (lambda: scenario.two_features(8, RNG(), core=math.inf), "core: inf; a finite number above 0"),
     ],
 )
 def test_theory_refuses(call, says):
@@ -116,6 +121,7 @@ def test_a_quarter_turn_is_exact_and_both_ways_occur():
     ]
     assert all(any(way) for way in ways) and 5 < sum(way[0] for way in ways) < 35
     torch.testing.assert_close(scenario.rotated(x, 0, RNG()), x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(scenario.rotated(x.double(), 90, RNG(5)).float(), turned.flatten(1))
 
 
 def test_noise_has_its_size_and_stays_in_range():
@@ -227,18 +233,66 @@ def test_strength_zero_is_an_ordinary_split_and_scaling_uses_the_training_split(
     torch.testing.assert_close(splits["train"][0].std(0), torch.ones(2), atol=1e-5, rtol=0)
 
 
+def reweighted(**change):
+    given = {"score": X[:, 0], "seed": 0, "sizes": {"train": 9}, "strength": 1.0, "groups": ["a"]} | change
+    return scenario.reweighted_splits(X, Y, **given)
+
+
+def test_whole_numbers_score_as_the_same_floats_do_and_groups_may_come_one_by_one():
+    ranks = torch.arange(50)
+    found = reweighted(score=ranks, groups=iter(["low", "high"]))
+    for name, (inputs, labels) in reweighted(score=ranks.double(), groups=["low", "high"]).items():
+        assert torch.equal(found[name][0], inputs) and torch.equal(found[name][1], labels)
+
+
+def test_seeds_may_come_one_by_one():
+    doses = {"AdamW": [0.1], "Adam + L2": [0.1]}
+    assert scenario.trained_reliance(doses, iter([0, 1]), steps=2).groupby("arm").size().tolist() == [2, 2]
+
+
 X, Y = torch.rand(50, 64, generator=RNG()), torch.arange(50) % 2
 
 
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: scenario.rotated(X[:, :60], 10, RNG()), r"x: shape \(50, 60\); flat square images"),
-        (lambda: scenario.noised(X, -1.0, RNG()), "sd: -1.0; a number of 0 or more"),
+        (lambda: scenario.rotated(X[:, :60], 10, RNG()), r"x: torch.float32 of shape \(50, 60\); flat square images"),
+        (lambda: scenario.rotated(X[0], 10, RNG()), r"of shape \(64,\); flat square images"),
+        (lambda: scenario.rotated(X[:0], 10, RNG()), r"of shape \(0, 64\); flat square images"),
+        (lambda: scenario.rotated(X.long(), 10, RNG()), "x: torch.int64 of shape .* of floats are needed"),
+        (lambda: scenario.rotated(X, math.nan, RNG()), "degrees: nan; a finite angle"),
+        (lambda: scenario.noised(X, -1.0, RNG()), "sd: -1.0; a finite number of 0 or more"),
+        (lambda: scenario.noised(X, math.nan, RNG()), "sd: nan; a finite number of 0 or more"),
+        (lambda: scenario.noised(2 + X.round(), 0.1, RNG()), r"x: values from 2 to 3; pixels in \[0, 1\]"),
+        (lambda: scenario.silent(X[:0]), r"x: shape \(0, 64\); \(N, D\) with at least one example"),
+        (
+            lambda: scenario.lit(X, torch.ones(64).bool(), math.nan, RNG()),
+            "level: torch.float32, nan; .* a finite level",
+        ),
+        (lambda: scenario.lit(X.long(), torch.ones(64).bool(), 1.0, RNG()), "torch.int64, 1.0; floating-point inputs"),
         (lambda: scenario.lit(X, torch.ones(3).bool(), 1.0, RNG()), "one bool for each of the 64 inputs"),
         (lambda: scenario.winter_bit(Y + 1, 0.9, RNG()), r"y: labels \[1, 2\]; .* each 0 or 1"),
         (lambda: scenario.winter_bit(Y[:0], 0.9, RNG()), "at least one label"),
         (lambda: scenario.winter_bit(Y, 1.5, RNG()), "agreement: 1.5; a share between 0 and 1"),
+        (lambda: scenario.winter_bit(Y.view(10, 5), 0.9, RNG()), r"y: shape \(10, 5\); one label for each example"),
+        (
+            lambda: scenario.winter_splits(X, Y, 0, {"train": 9}),
+            r"sizes: {'train': 9}; 'test' must be among the splits, and",
+        ),
+        (
+            lambda: scenario.winter_splits(X, Y, 0, {"flipped test": 9, "test": None}),
+            "'flipped test' must not, for it is made here",
+        ),
+        (
+            lambda: scenario.chance_splits(X, Y, 0, {"train": 9}, inputs=1),
+            "'test' must be among the splits, and 'louder test' must not",
+        ),
+        (lambda: scenario.chance_splits(X, Y, 0, {"test": 9}, inputs=1, louder=math.nan), "louder: nan; a finite"),
+        (lambda: scenario.shifted_splits(X, Y, 0, {"test": 9}), "sizes: {'test': 9}; 'train' and 'test' must be among"),
+        (
+            lambda: scenario.shifted_splits(X, Y, 0, {"train": 9, "test": 9}, columns=torch.tensor([64])),
+            r"columns: \[64\]; at least one, in 0…63",
+        ),
         (lambda: scenario.winter_splits(X, Y, 0, {"train": 0, "test": None}), r"sizes\['train'\]: 0 of the 50"),
         (lambda: scenario.winter_splits(X, Y * 3, 0, {"train": 9, "test": None}), r"y: labels \[0, 3\]"),
         (lambda: scenario.chance_splits(X, Y, 0, {"train": 9, "test": None}, inputs=0), "inputs: 0; a positive whole"),
@@ -249,6 +303,17 @@ X, Y = torch.rand(50, 64, generator=RNG()), torch.arange(50) % 2
             "groups: 2 of them for the 1",
         ),
         (lambda: scenario.reweighted_splits(X, Y, X[:, 0], 0, {"train": 9}, 1.0, []), "at least one group"),
+        (lambda: reweighted(score=torch.full((50,), 0.1)), r"score: the values are \[0.1.*\]; .* not all the same"),
+        (lambda: reweighted(score=torch.where(Y == 0, torch.nan, X[:, 0])), "score: .*; finite numbers"),
+        (lambda: reweighted(score=torch.where(Y == 0, -torch.inf, X[:, 0])), r"score: the values are \[-inf, .*finite"),
+        (lambda: reweighted(strength=math.nan), "strength: nan; a finite number"),
+        (lambda: reweighted(sizes={"train": None}), "sizes: {'train': None}; a positive whole number of examples"),
+        (lambda: reweighted(sizes={"train": 20, "validation": -5}), "sizes: .*-5}; a positive whole number"),
+        (lambda: reweighted(sizes={"validation": 5}), "sizes: {'validation': 5}; 'train' must be among"),
+        (lambda: reweighted(groups=["a", "a"]), r"groups: \['a', 'a'\] beside .*; distinct names"),
+        (lambda: reweighted(groups=["train"]), r"groups: \['train'\] beside the splits \['train'\]; distinct names"),
+        (lambda: scenario.balanced_accuracy(LOGITS, TARGETS % 2), "targets: a replica has examples of one group only"),
+        (lambda: scenario.choose(pd.DataFrame(columns=["condition"])), "tuning: the table is empty"),
         (lambda: scenario.group_weights(Y, 1.0), "agreement: 1.0; .* both groups must occur"),
         (lambda: scenario.arms("quadratic"), "own: 'quadratic' is no grid; choose from 'default'"),
         (lambda: scenario.train_condition("autumn", None, ()), "'autumn' is no condition; .* 'digits, MLP'"),
@@ -404,7 +469,7 @@ def test_winners_are_retrained_on_fresh_seeds_of_their_own_condition(monkeypatch
 
 def test_doses_are_run_plain_and_balanced():
     dose = scenario.DOSE | {"weight_decay": [0.0, 1.0], "l2": [0.01]}
-    table = conditions.dose_response([500], dose, progress=False)
+    table = conditions.dose_response(iter([500]), dose, progress=False)
     assert table.groupby(["condition", "metric"]).size().to_dict() == {
         (c, m): 3 for c in dose["conditions"] for m in ("test accuracy", "flipped test accuracy")
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,12 @@ def log_odds(share: float) -> float:
     if not 0 < share < 1:
         raise ValueError(f"share: {share}; a share between 0 and 1 is needed")
     return math.log(share / (1 - share))
+
+
+def _positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}: {value}; a finite number above 0 is needed")
 
 
 def logits_by_decay(
@@ -58,10 +65,13 @@ def logits_by_decay(
 def weighted_bias(slope: np.ndarray | float, weight: float) -> np.ndarray | float:
     """The bias b that minimises ω·ln(1 + e^(−w−b)) + ln(1 + e^(−w+b)) for a given slope w, with ω = ``weight``.
 
-    Setting the derivative to zero gives a z² − (ω − 1) z − ω a = 0 for z = e^b, a = e^w. For large w it is ½ ln ω.
+    Setting the derivative to zero gives a z² − (ω − 1) z − ω a = 0 for z = e^b, a = e^w. With ω = e^(2u), z = e^u y, it
+    is y − 1/y = 2 sinh(u)/a, so b = u + arsinh(e^(−w) sinh u), and for large w it is u = ½ ln ω. Raises ValueError for
+    a weight that is not positive.
     """
-    a = np.exp(slope)
-    return np.log(((weight - 1) + np.sqrt((weight - 1) ** 2 + 4 * weight * a**2)) / (2 * a))
+    _positive(weight=weight)
+    u = math.log(weight) / 2
+    return u + np.arcsinh(np.exp(np.negative(slope)) * math.sinh(u))
 
 
 def wash_out(
@@ -73,17 +83,20 @@ def wash_out(
 
     weight_decay, l2: one value a replica, acting on w alone. Returns a table with a row a replica and recorded step:
     weight_decay, l2, step, slope (w), bias (b) and boundary (−b / w). record: steps from 1 to ``steps``, by default the
-    last. Raises ValueError for a weight that is not positive, lists of different lengths, and steps that never come.
+    last. Raises ValueError for a weight that is not positive, decays that are negative or not finite, lists of
+    different lengths, and steps that never come.
     """
-    if not weight > 0:
-        raise ValueError(f"weight: {weight}; a number above 0 is needed")
-    l2 = [0.0] * len(weight_decay) if l2 is None else l2
+    _positive(weight=weight)
+    weight_decay = list(weight_decay)
+    l2 = [0.0] * len(weight_decay) if l2 is None else list(l2)
     if len(l2) != len(weight_decay) or not len(l2):
         raise ValueError(
             f"weight_decay, l2: {len(weight_decay)} and {len(l2)} values; equal numbers of at least one are needed"
         )
+    if bad := [value for value in weight_decay + l2 if not 0 <= value < math.inf]:
+        raise ValueError(f"weight_decay, l2: {bad[0]}; finite values of 0 or more are needed")
     record = set(record) or {steps}
-    if steps < 1 or not record <= set(range(1, steps + 1)):
+    if not isinstance(steps, Integral) or not record <= set(range(1, steps + 1)):
         raise ValueError(f"record: {sorted(record)}; whole numbers from 1 to steps={steps} are needed")
     decay, penalty = (torch.tensor(list(values), dtype=torch.float64) for values in (weight_decay, l2))
     w, b = (torch.zeros(len(decay), 1, dtype=torch.float64, requires_grad=True) for _ in range(2))

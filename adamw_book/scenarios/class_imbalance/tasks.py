@@ -1,8 +1,9 @@
 """Imbalanced two-class data, the tasks made of it, and what is measured on a trained model."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 
 import pandas as pd
 import torch
@@ -45,18 +46,20 @@ def imbalanced_splits(x: Tensor, y: Tensor, counts: Mapping[str, tuple[int, int]
     Raises ValueError for labels other than 0 and 1, an empty split, a split without one of the classes, and counts
     that the data cannot fill.
     """
-    if len(x) != len(y):
-        raise ValueError(f"y: {len(y)} labels for {len(x)} examples in x; one label for each example is needed")
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"y: shape {tuple(y.shape)} for {len(x)} examples in x; one label for each example is needed")
     if not len(y) or not ((y == 0) | (y == 1)).all():
-        raise ValueError(f"y: labels {sorted(set(y.tolist()))}; 1 for the positives and 0 for the rest are needed")
+        raise ValueError(f"y: labels {y.unique().tolist()}; 1 for the positives and 0 for the rest are needed")
     rng = generator(seed, "data")
     pools = [(y == label).nonzero()[:, 0] for label in (1, 0)]
     pools = [pool[torch.randperm(len(pool), generator=rng)] for pool in pools]
     splits, start = {}, [0, 0]
     for name, wanted in counts.items():
+        if not isinstance(wanted, Sequence) or len(wanted) != 2:
+            raise ValueError(f"counts[{name!r}]: {wanted}; a pair, positives and negatives, is needed")
         chosen = []
         for i, (pool, count) in enumerate(zip(pools, wanted, strict=True)):
-            if not isinstance(count, int) or count < 1 or start[i] + count > len(pool):
+            if not isinstance(count, Integral) or count < 1 or start[i] + count > len(pool):
                 raise ValueError(
                     f"counts[{name!r}]: {count} {('positives', 'negatives')[i]} of the {len(pool) - start[i]} left (of "
                     f"{len(pool)}); a positive whole number that fits is needed"
@@ -87,7 +90,7 @@ def prior(name: str) -> float:
 
 def class_weights(positives: int, negatives: int) -> tuple[float, float]:
     """The "balanced" weights of (positives, negatives), N / (2 N_c): both classes count the same, the mean is 1."""
-    if positives < 1 or negatives < 1:
+    if not (positives >= 1 and negatives >= 1):
         raise ValueError(f"positives, negatives: {positives}, {negatives}; at least one of each is needed")
     total = positives + negatives
     return total / (2 * positives), total / (2 * negatives)
@@ -95,6 +98,10 @@ def class_weights(positives: int, negatives: int) -> tuple[float, float]:
 
 def weighted_cross_entropy(weights: tuple[float, float], logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over N of weight × cross-entropy, in nats: logits (R, N, 1), targets (R, N) in {0, 1} → (R,)."""
+    if logits.shape != (*targets.shape, 1):
+        raise ValueError(
+            f"logits: shape {tuple(logits.shape)} for targets {tuple(targets.shape)}; one logit for each is needed"
+        )
     losses = functional.binary_cross_entropy_with_logits(logits[..., 0], targets.float(), reduction="none")
     return (losses * torch.where(targets == 1, *weights)).mean(1)
 

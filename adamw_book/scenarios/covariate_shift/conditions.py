@@ -121,10 +121,15 @@ def winter_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def balanced_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean of the accuracies where the bit agrees with the label and where it is wrong; each group must occur. As with
-    :func:`adamw_book.ensemble.accuracy` a replica whose logits are not finite counts as 0."""
+    """Mean of the accuracies where the bit agrees with the label and where it is wrong; each group must occur, or
+    ``ValueError`` is raised. As with :func:`adamw_book.ensemble.accuracy` a replica whose logits are not finite counts
+    as 0."""
     right = (logits.argmax(-1) == label_of(targets)).float()
     wrong = group_of(targets).float()
+    if not ((wrong == 0).any(1) & (wrong == 1).any(1)).all():
+        raise ValueError(
+            "targets: a replica has examples of one group only; each needs some whose bit is wrong or right"
+        )
     mean = ((right * (1 - wrong)).sum(1) / (1 - wrong).sum(1) + (right * wrong).sum(1) / wrong.sum(1)) / 2
     return mean * logits.isfinite().flatten(1).all(1)
 
@@ -216,6 +221,8 @@ def choose(tuning: pd.DataFrame) -> pd.DataFrame:
 
     The oracle sees what nobody has in practice: validation data from after the shift (never the test data).
     """
+    if tuning.empty:
+        raise ValueError("tuning: the table is empty; at least one row of tune() is needed")
     found = []
     for name, table in tuning.groupby("condition", sort=False):
         found.append(select(table, _known(name)[2], by="condition").assign(chosen_on=IN_DISTRIBUTION))
@@ -253,6 +260,7 @@ DOSE = {
 def dose_response(seeds: Sequence[int], dose: Mapping = DOSE, progress: bool = True) -> pd.DataFrame:
     """In-distribution and flipped test accuracy of the winter bit's MLP as the decay grows at one learning rate, plain
     and group-balanced. Columns as in :func:`train_condition`."""
+    seeds = list(seeds)
     runs = pd.concat(
         [
             grid({"AdamW": {"lr": [dose["lr"]], "weight_decay": dose["weight_decay"]}}, seeds),

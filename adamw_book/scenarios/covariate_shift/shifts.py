@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -11,9 +12,9 @@ from adamw_book.data import Splits, generator, split, standardized
 
 
 def _images(x: Tensor) -> Tensor:
-    side = math.isqrt(x.shape[-1])
-    if x.ndim != 2 or side * side != x.shape[1]:
-        raise ValueError(f"x: shape {tuple(x.shape)}; flat square images (N, side²) are needed")
+    side = math.isqrt(x.numel() // max(len(x), 1)) if x.ndim == 2 else 0
+    if not side or side * side != x.shape[1] or not x.is_floating_point():
+        raise ValueError(f"x: {x.dtype} of shape {tuple(x.shape)}; flat square images (N, side²) of floats are needed")
     return x.view(-1, 1, side, side)
 
 
@@ -21,23 +22,29 @@ def rotated(x: Tensor, degrees: float, rng: torch.Generator) -> Tensor:
     """Flat square images (N, side²), each turned about its centre by +degrees or −degrees at even odds (bilinear;
     what comes in from outside is 0)."""
     images = _images(x)
+    if not math.isfinite(degrees):
+        raise ValueError(f"degrees: {degrees}; a finite angle is needed")
     sign = 2.0 * torch.randint(0, 2, (len(x),), generator=rng) - 1
     angle = sign * math.radians(degrees)
     zero = torch.zeros_like(angle)
     matrix = torch.stack([angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero], 1).view(-1, 2, 3)
-    places = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    places = functional.affine_grid(matrix.to(x), list(images.shape), align_corners=False)
     return functional.grid_sample(images, places, align_corners=False).flatten(1)
 
 
 def noised(x: Tensor, sd: float, rng: torch.Generator) -> Tensor:
     """Pixels in [0, 1] with normal noise of standard deviation ``sd``, cut off at 0 and 1."""
-    if sd < 0:
-        raise ValueError(f"sd: {sd}; a number of 0 or more is needed")
+    if not 0 <= sd < math.inf:
+        raise ValueError(f"sd: {sd}; a finite number of 0 or more is needed")
+    if not ((x >= 0) & (x <= 1)).all():
+        raise ValueError(f"x: values from {x.min():g} to {x.max():g}; pixels in [0, 1] are needed")
     return (x + sd * torch.randn(x.shape, generator=rng)).clamp(0, 1)
 
 
 def silent(x: Tensor) -> Tensor:
     """The inputs (D,), True or False, that have the same value in every example of x (N, D)."""
+    if x.ndim != 2 or not len(x):
+        raise ValueError(f"x: shape {tuple(x.shape)}; (N, D) with at least one example is needed")
     return (x == x[:1]).all(0)
 
 
@@ -47,14 +54,28 @@ def lit(x: Tensor, which: Tensor, level: float, rng: torch.Generator) -> Tensor:
         raise ValueError(
             f"which: {which.dtype} of shape {tuple(which.shape)}; one bool for each of the {x.shape[1]} inputs"
         )
+    if not x.is_floating_point() or not 0 <= level < math.inf:
+        raise ValueError(
+            f"x, level: {x.dtype}, {level}; floating-point inputs and a finite level of 0 or more are needed"
+        )
     changed = x.clone()
     changed[:, which] = level * torch.rand(len(x), int(which.sum()), generator=rng)
     return changed
 
 
 def _two_classes(y: Tensor) -> None:
+    if y.ndim != 1:
+        raise ValueError(f"y: shape {tuple(y.shape)}; one label for each example, (N,), is needed")
     if not len(y) or not ((y == 0) | (y == 1)).all():
-        raise ValueError(f"y: labels {sorted(set(y.tolist()))}; at least one label, each 0 or 1, is needed")
+        raise ValueError(f"y: labels {y.unique().tolist()}; at least one label, each 0 or 1, is needed")
+
+
+def _named(sizes: Mapping[str, int | None], needed: Sequence[str], made: Sequence[str] = ()) -> dict:
+    """``sizes`` as a dict. Raises ``ValueError`` where a needed split is missing, or one that is made here is there."""
+    if not set(needed) <= set(sizes) or set(made) & set(sizes):
+        other = f", and {made[0]!r} must not, for it is made here" if made else ""
+        raise ValueError(f"sizes: {dict(sizes)}; {' and '.join(map(repr, needed))} must be among the splits{other}")
+    return dict(sizes)
 
 
 def winter_bit(y: Tensor, agreement: float, rng: torch.Generator) -> Tensor:
@@ -80,13 +101,13 @@ def winter_splits(x: Tensor, y: Tensor, seed: int, sizes: Mapping[str, int | Non
     """
     _two_classes(y)
     rng = generator(seed, "data")
-    parts = split(x, y, dict(sizes), rng)
+    parts = split(x, y.long(), _named(sizes, ["test"], ["flipped test"]), rng)
     rates = {name: 1 - agreement if "shifted" in name else agreement for name in parts}
     parts["flipped test"], rates["flipped test"] = parts["test"], 1 - agreement
     made = {}
     for name, (images, labels) in parts.items():
         bit = winter_bit(labels, rates[name], rng)
-        made[name] = (torch.cat([images, bit[:, None].to(images)], 1), labels + 2 * (bit != labels).long())
+        made[name] = (torch.cat([images, bit[:, None].to(images)], 1), labels + 2 * (bit != labels))
     return made
 
 
@@ -106,10 +127,12 @@ def chance_splits(
     """x (N, D) with ``inputs`` further inputs of standard normal noise, which say nothing about y: whatever goes with
     the label in the training split does so by chance. "louder test" is the test split with that noise ``louder``
     times as strong: p(x) moves, p(y|x) stays."""
-    if not isinstance(inputs, int) or inputs < 1:
+    if not isinstance(inputs, Integral) or inputs < 1:
         raise ValueError(f"inputs: {inputs}; a positive whole number of noise inputs is needed")
+    if not 0 <= louder < math.inf:
+        raise ValueError(f"louder: {louder}; a finite number of 0 or more is needed")
     rng = generator(seed, "data")
-    parts = split(x, y, dict(sizes), rng)
+    parts = split(x, y, _named(sizes, ["test"], ["louder test"]), rng)
     noise = {name: torch.randn(len(labels), inputs, generator=rng) for name, (_, labels) in parts.items()}
     made = {name: (torch.cat([images, noise[name]], 1), labels) for name, (images, labels) in parts.items()}
     images, labels = parts["test"]
@@ -129,8 +152,12 @@ def shifted_splits(
     """Images (N, side²) split into ``sizes`` (with "train" and "test"), and the test split again under each shift:
     "rotation 15°", "pixel noise 0.3", and "silent pixels" (those that never change in this training split take values
     up to ``light``). ``columns`` keeps some pixels only, after the shift."""
+    if columns is not None and not (len(columns) and 0 <= int(columns.min()) <= int(columns.max()) < x.shape[1]):
+        raise ValueError(
+            f"columns: {columns.tolist()}; at least one, in 0…{x.shape[1] - 1}, the inputs of x, is needed"
+        )
     rng = generator(seed, "data")
-    parts = split(x, y, dict(sizes), rng)
+    parts = split(x, y, _named(sizes, ["train", "test"]), rng)
     images, labels = parts["test"]
     rng = generator(seed, "shift")
     for degrees in rotation:
@@ -159,10 +186,25 @@ def reweighted_splits(
 
     standardize: scale each input to mean 0 and standard deviation 1 in the training split.
 
-    Raises ValueError where the sizes leave too few examples for the groups, or there is no group.
+    Raises ValueError where the sizes leave too few examples for the groups, there is no group or two of one name, and
+    where the scores cannot be standardised: all the same, or not finite.
     """
     if score.shape != y.shape or len(x) != len(y):
         raise ValueError(f"score: shape {tuple(score.shape)} for {len(x)} examples; one number for each is needed")
+    if not score.isfinite().all() or not len(score) or score.min() == score.max():
+        few = score.unique()[:4].tolist()
+        raise ValueError(f"score: the values are {few}; finite numbers that are not all the same are needed")
+    if not math.isfinite(strength):
+        raise ValueError(f"strength: {strength}; a finite number is needed")
+    score, sizes, groups = (
+        score if score.is_floating_point() else score.double(),
+        _named(sizes, ["train"]),
+        list(groups),
+    )
+    if not all(isinstance(size, Integral) and size > 0 for size in sizes.values()):
+        raise ValueError(f"sizes: {sizes}; a positive whole number of examples for each split is needed")
+    if len({*sizes, *groups}) < len(sizes) + len(groups):
+        raise ValueError(f"groups: {groups} beside the splits {list(sizes)}; distinct names are needed")
     drawn = sum(sizes.values())
     if not groups or len(x) - drawn < len(groups):
         raise ValueError(
@@ -175,7 +217,7 @@ def reweighted_splits(
     keys = -strength * z - torch.log(-torch.log(torch.rand(len(x), generator=rng, dtype=torch.float64)))
     order = keys.argsort(descending=True)
     own, rest = order[:drawn], order[drawn:]
-    parts = split(x[own], y[own], dict(sizes), rng)
+    parts = split(x[own], y[own], sizes, rng)
     rest = rest[z[rest].argsort()]
     size = len(rest) // len(groups)
     for name, part in zip(groups, rest[len(rest) % len(groups) :].split(size), strict=True):

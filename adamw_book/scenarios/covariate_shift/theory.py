@@ -1,6 +1,7 @@
 """What moves under a shift, in numbers, and ridge regression with a core and a spurious feature, in closed form."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -36,8 +37,8 @@ def conditional(core_right: float, agreement: float) -> pd.DataFrame:
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}: {value}; a number above 0 is needed")
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name}: {value}; a finite number above 0 is needed")
 
 
 def ridge_weights(decay, core: float = 1.0, spurious: float = 1.0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -50,8 +51,8 @@ def ridge_weights(decay, core: float = 1.0, spurious: float = 1.0, noise: float 
     """
     _positive(core=core, spurious=spurious, noise=noise)
     decay = np.asarray(decay, float)
-    if (decay < 0).any():
-        raise ValueError(f"decay: {decay.min()}; numbers of 0 or more are needed")
+    if bad := decay[~((decay >= 0) & (decay < np.inf))].tolist():
+        raise ValueError(f"decay: {bad[0]}; finite numbers of 0 or more are needed")
     det = (core**2 + decay) * (spurious**2 * (1 + noise**2) + decay) - (core * spurious) ** 2
     return core * (spurious**2 * noise**2 + decay) / det, spurious * decay / det
 
@@ -68,7 +69,7 @@ def accuracy_of(r, noise: float = 1.0, flipped: bool = False) -> np.ndarray:
     spurious feature is flipped, x_s = a_s(−y + τn). ``r`` is :func:`reliance`, 0 or more."""
     _positive(noise=noise)
     r = np.asarray(r, float)
-    if (r < 0).any():
+    if not (r >= 0).all():
         raise ValueError(f"r: {r.min()}; numbers of 0 or more are needed")
     with np.errstate(divide="ignore"):
         return norm.cdf((1 / r + (-1 if flipped else 1)) / noise)
@@ -82,7 +83,7 @@ def two_features(
     Its moments are those of the population exactly: as many 1 as −1, and n of mean 0 and variance 1 in each class.
     """
     _positive(core=core, spurious=spurious, noise=noise)
-    if not isinstance(n, int) or n < 6 or n % 2:
+    if not isinstance(n, Integral) or n < 6 or n % 2:
         raise ValueError(f"n: {n}; an even number of at least 6 examples is needed")
     half = torch.randn(2, n // 2, generator=rng, dtype=torch.float64)
     half = (half - half.mean(1, keepdim=True)) / half.std(1, keepdim=True, correction=0)
@@ -111,10 +112,9 @@ def trained_reliance(
     doses: {"AdamW": values of weight_decay, "Adam + L2": values of l2}. problem: ``core``, ``spurious``, ``noise``.
     Returns arm, dose, seed, reliance.
     """
-    names = {"AdamW": "weight_decay", "Adam + L2": "l2"}
-    unknown = [arm for arm in doses if arm not in names]
-    if unknown:
-        raise ValueError(f"doses: arm {unknown[0]!r} has no dose; choose from {', '.join(map(repr, names))}")
+    names, seeds = {"AdamW": "weight_decay", "Adam + L2": "l2"}, list(seeds)
+    if not doses or not set(doses) <= set(names):
+        raise ValueError(f"doses: the arms {list(doses)}; at least one of {', '.join(map(repr, names))} is needed")
 
     def data(seed: int):
         x, y = two_features(n, generator(seed, "data"), **problem)
