@@ -13,7 +13,7 @@ import torch
 from adamw_book.data import digits_splits
 from adamw_book.dynamics import drive, silent
 from adamw_book.ensemble import Snapshot, Task, train
-from adamw_book.evidence import Claim, Effect, grid, paired
+from adamw_book.evidence import Claim, Effect, grid, paired, retrain
 from adamw_book.ledger import Study, probe_rows
 from adamw_book.models import MLP
 
@@ -22,6 +22,8 @@ INDEPENDENT = "AdamW, lr-independent"
 
 def decades(low: float, high: float, a_decade: int = 4) -> list[float]:
     """Values from 10**low to 10**high, ``a_decade`` of them for each factor of ten, rounded to three digits."""
+    if not (-np.inf < low < high < np.inf and a_decade > 0):
+        raise ValueError(f"low, high, a_decade: {low}, {high}, {a_decade}; low < high and a number above 0 are needed")
     return [float(f"{10**e:.3g}") for e in np.linspace(low, high, round((high - low) * a_decade) + 1)]
 
 
@@ -105,21 +107,50 @@ def train_map(
     return train(TASK, runs, steps=steps, batch_size=SETTINGS["batch_size"], evaluate=evaluate, progress=progress).table
 
 
+def _last(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of a metric at its last step, one a run."""
+    rows = table[table["metric"] == metric]
+    rows = rows[rows["step"] == rows["step"].max()]
+    if rows.empty or rows.duplicated(["arm", "lr", "decay", "seed"]).any():
+        raise ValueError(f"table: {len(rows)} rows of {metric!r} at the last step; one for each run is needed")
+    return rows
+
+
 def best_decay(table: pd.DataFrame) -> pd.DataFrame:
-    """For each arm and learning rate the decay with the best mean validation accuracy over seeds: columns arm, lr,
-    decay, score, edge (bool)."""
-    means = (
-        table[table["metric"] == "validation accuracy"].groupby(["arm", "lr", "decay"])["value"].mean().reset_index()
-    )
+    """For each arm and learning rate the decay with the best mean validation accuracy over seeds at the last step:
+    columns arm, lr, decay, score, edge (bool). A decay that diverged in any seed is never chosen.
+
+    Raises ValueError where there is no such accuracy, the decays of an arm were not tried on equally many seeds, or
+    every decay of a learning rate diverged.
+    """
+    rows = _last(table, "validation accuracy")
+    counts = rows.groupby(["arm", "lr", "decay"])["seed"].nunique()
+    if (counts.groupby("arm").nunique() > 1).any():
+        raise ValueError(f"table: from {counts.min()} to {counts.max()} seeds a decay; equally many are needed")
+    means = rows.groupby(["arm", "lr", "decay"])["value"].agg(lambda v: v.mean(skipna=False)).reset_index()
+    means["value"] = means["value"].where(np.isfinite(means["value"]))
+    if lost := list(means.groupby(["arm", "lr"]).filter(lambda m: m["value"].isna().all())["arm"]):
+        raise ValueError(
+            f"table: every decay of {lost[0]!r} has a value that is not finite at some lr; none can be chosen"
+        )
     best = means.loc[means.groupby(["arm", "lr"])["value"].idxmax()].rename(columns={"value": "score"})
     limits = means.groupby("arm")["decay"].agg(["min", "max"])
     best["edge"] = [row.decay in tuple(limits.loc[row.arm]) for row in best.itertuples()]
     return best.reset_index(drop=True)
 
 
+def _rates(best: pd.DataFrame) -> None:
+    counts = best.groupby("arm")["lr"].nunique()
+    if not len(counts) or (counts < 2).any():
+        raise ValueError(f"best: {counts.to_dict()} learning rates; at least two for each arm are needed")
+
+
 def slopes(best: pd.DataFrame) -> pd.Series:
     """Slope of log(best decay) against log(lr) for each arm, by least squares: 0 would be a best decay that ignores
-    lr."""
+    lr. Raises ValueError for a decay of 0, which has no logarithm, and for an arm with one learning rate."""
+    _rates(best)
+    if not (best["decay"] > 0).all():
+        raise ValueError(f"best: the decay {best['decay'].min()}; decays above 0 are needed")
     return best.groupby("arm").apply(
         lambda b: np.polyfit(np.log(b["lr"]), np.log(b["decay"]), 1)[0], include_groups=False
     )
@@ -132,9 +163,10 @@ def transfer_change(table: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
     comes from validation data of other seeds (:func:`best_decay`). Returns a tidy table: arm, seed, step, metric,
     value.
     """
-    rows = []
-    values = table[table["metric"] == "test accuracy"].set_index(["arm", "seed", "lr", "decay"])["value"]
-    step = int(table["step"].max())
+    _rates(best)
+    rows, last = [], _last(table, "test accuracy")
+    values = last.set_index(["arm", "seed", "lr", "decay"])["value"]
+    step = int(last["step"].max())
     for arm, chosen in best.groupby("arm"):
         decay = dict(zip(chosen["lr"], chosen["decay"], strict=True))
         for seed, own in values.loc[arm].groupby(level="seed"):
@@ -149,19 +181,18 @@ def transfer_change(table: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
 def transfer_runs(best: pd.DataFrame, seeds) -> pd.DataFrame:
     """The runs that :func:`transfer_change` needs: each arm's best decays, each at every learning rate, on fresh
     seeds."""
-    runs = []
+    _rates(best)
+    runs, seeds = [], list(seeds)
     for arm, chosen in best.groupby("arm"):
         decays = sorted(chosen["decay"].unique())
-        part = pd.MultiIndex.from_product([chosen["lr"], decays, seeds], names=["lr", "decay", "seed"]).to_frame(
-            index=False
-        )
+        part = pd.MultiIndex.from_product([chosen["lr"], decays], names=["lr", "decay"]).to_frame(index=False)
         part["arm"] = arm
         part["l2"] = part["decay"] if arm == "Adam + L2" else 0.0
         part["weight_decay"] = (
             0.0 if arm == "Adam + L2" else part["decay"] / (part["lr"] if arm == INDEPENDENT else 1.0)
         )
-        runs.append(part)
-    return pd.concat(runs, ignore_index=True)
+        runs.append(retrain(part, seeds, used=SETTINGS["tuning_seeds"]))
+    return pd.concat(runs, ignore_index=True)[["lr", "decay", "seed", "arm", "l2", "weight_decay"]]
 
 
 def box(betas2: Sequence[float], decays: Sequence[float], steps: Sequence[int], lr: float = 1e-2) -> pd.DataFrame:
@@ -172,6 +203,7 @@ def box(betas2: Sequence[float], decays: Sequence[float], steps: Sequence[int], 
         weights = [p.abs().flatten(1).amax(1) for p in snapshot.parameters.values()]
         return {"largest weight": torch.stack(weights).amax(0)}
 
+    steps = list(steps)
     linear = Task("digits, linear", lambda: torch.nn.Linear(64, 10), TASK.data)
     runs = grid({"AdamW": {"lr": [lr], "weight_decay": list(decays)}}, [0])
     columns = {}
@@ -192,9 +224,15 @@ def null_coordinate_response(seeds: Sequence[int], settings: Mapping = SETTINGS[
     log(coefficient).
 
     Each seed draws a start between 0.1 and 1 (both signs) and a learning rate between 3e-4 and 1e-3, small enough
-    for no arm to reach zero within the steps. Returns a tidy table: arm, seed, step, metric, value.
+    for no arm to reach zero within the steps. Returns a tidy table: arm, seed, step, metric, value. Raises ValueError
+    for fewer than two coefficients above 0, without which there is no slope, and for no step.
     """
     coefficients, steps, rows = settings["coefficients"], settings["steps"], []
+    if len(set(coefficients)) < 2 or not min(coefficients) > 0 or steps < 1:
+        raise ValueError(
+            f"settings: coefficients {coefficients}, steps {steps}; at least two different ones above 0, and one step, "
+            "are needed"
+        )
     for seed in seeds:
         rng = np.random.default_rng([seed, 7])
         w0, lr = rng.choice([-1, 1]) * rng.uniform(*settings["start"]), 10 ** rng.uniform(*settings["log10_lr"])

@@ -79,6 +79,60 @@ def test_best_decay_is_the_best_mean_over_seeds():
     assert best["edge"].to_dict() == {"AdamW": False, "Adam + L2": True}
 
 
+def test_a_decay_that_diverged_is_never_the_best_and_only_the_last_step_counts():
+    rows = [("AdamW", 0.01, 0.1, 0, 0.99), ("AdamW", 0.01, 1.0, 0, 0.5), ("AdamW", 0.01, 1.0, 1, 0.5)]
+    early = measured([("AdamW", 0.01, d, s, 1.0 - d) for d in (0.1, 1.0) for s in (0, 1)], step=1)
+    for lost in (np.nan, np.inf):
+        table = measured([*rows, ("AdamW", 0.01, 0.1, 1, lost)])
+        assert decay_map.best_decay(pd.concat([early, table]))["decay"].tolist() == [1.0]
+    with pytest.raises(ValueError, match="table: every decay of 'AdamW' has a value that is not finite"):
+        decay_map.best_decay(measured(rows[:1]).assign(value=np.nan))
+    with pytest.raises(ValueError, match="table: from 1 to 2 seeds a decay; equally many"):
+        decay_map.best_decay(measured(rows))
+
+
+def test_changes_are_those_of_the_last_step():
+    rows = [("AdamW", lr, d, 7, lr * d) for lr in (0.01, 0.1) for d in (1.0, 3.0)]
+    late, early = measured(rows, "test accuracy"), measured(rows, "test accuracy", step=1).assign(value=0.9)
+    (both, alone) = (decay_map.transfer_change(t, BEST[:2]) for t in (pd.concat([early, late]), late))
+    pd.testing.assert_frame_equal(both, alone)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: decay_map.decades(1, 0), "low, high, a_decade: 1, 0, 4; low < high"),
+        (lambda: decay_map.decades(0, 1, 0), "low, high, a_decade: 0, 1, 0; .* a number above 0"),
+        (lambda: decay_map.best_decay(measured([])), "table: 0 rows of 'validation accuracy' at the last step"),
+        (lambda: decay_map.transfer_change(pd.concat([measured(PAIR, "test accuracy")] * 2), BEST[:2]),
+         "table: 4 rows of 'test accuracy' at the last step; one for each run"),
+        (lambda: decay_map.transfer_change(measured(PAIR, "test accuracy"), BEST[:1]),
+         "best: {'AdamW': 1} learning rates; at least two"),
+        (lambda: decay_map.slopes(BEST[1:]), "best: .*'AdamW': 1} learning rates; at least two for each arm"),
+        (lambda: decay_map.slopes(BEST.assign(decay=0.0)), "best: the decay 0.0; decays above 0"),
+        (lambda: decay_map.transfer_runs(BEST[:0], [100]), "best: {} learning rates"),
+        (lambda: decay_map.transfer_runs(BEST, [3, 100]), "seeds 3 were used for tuning"),
+        (lambda: decay_map.transfer_runs(BEST, [100, 100]), "seeds repeat a value"),
+        (lambda: decay_map.null_coordinate_response([0], NULL | {"coefficients": [0.1]}),
+         r"settings: coefficients \[0.1\], steps 50; at least two different ones"),
+        (lambda: decay_map.null_coordinate_response([0], NULL | {"coefficients": [0.0, 0.1]}), "different ones above 0"),
+        (lambda: decay_map.null_coordinate_response([0], NULL | {"steps": 0}), "steps 0; .* one step"),
+    ],
+)  # fmt: skip
+def test_what_has_no_answer_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_box_takes_its_steps_one_by_one():
+    table = decay_map.box([0.9, 0.99], [1.0, 3.0], iter([1, 3]))
+    assert list(table.columns) == [(f"β₂ = {b}", f"{t} steps") for b in (0.9, 0.99) for t in (1, 3)]
+
+
+NULL = decay_map.SETTINGS["null_coordinate"]
+PAIR = [("AdamW", 0.01, 1.0, 0, 0.3), ("AdamW", 0.1, 3.0, 0, 0.3)]
+
+
 def ridge(slope: float) -> pd.DataFrame:
     """A map whose best decay is proportional to lr ** slope."""
     lrs, decays = [1e-3, 1e-2, 1e-1], decay_map.decades(-3, 5, 2)
@@ -143,7 +197,7 @@ def test_transfer_runs_are_each_best_decay_at_each_learning_rate():
             pd.DataFrame({"arm": INDEPENDENT, "lr": [0.01, 0.1, 1.0], "decay": [1e-2, 1e-2, 1e-3]}),
         ]
     )
-    runs = decay_map.transfer_runs(best, [100, 101])
+    runs = decay_map.transfer_runs(best, iter([100, 101]))
     assert runs.groupby("arm").size().to_dict() == {"AdamW": 8, "Adam + L2": 8, INDEPENDENT: 3 * 2 * 2}
     assert not runs.duplicated(["arm", "lr", "decay", "seed"]).any()
     by_arm = dict(list(runs.groupby("arm")))

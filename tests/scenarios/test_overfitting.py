@@ -163,7 +163,7 @@ def test_adamws_pull_on_silent_coordinates_is_exact():
 
 def test_pulls_of_a_model_carry_its_seeds_and_its_name(monkeypatch):
     monkeypatch.setitem(overfitting.PULL, "steps", 4)
-    pulls = overfitting.measure_pull("CNN", [203, 201])
+    pulls = overfitting.measure_pull("CNN", iter([203, 201]))
     assert set(pulls["model"]) == {"CNN"} and pulls["seed"].unique().tolist() == [203, 201]
     assert np.isfinite(pulls["pull"]).all() and set(pulls["bin"]) == set(range(12))
 
@@ -190,12 +190,36 @@ def test_weak_over_strong_compares_the_outer_quarters():
 def test_where_strong_gradients_have_just_stopped_l2_spares_and_adamw_does_not():
     values = overfitting.just_silenced([3, 4, 5]).set_index(["arm", "seed"])["value"]
     assert (values["AdamW"].abs() < 0.1).all() and (values["Adam + L2"] < -2).all()
-    alone = overfitting.just_silenced([4]).set_index(["arm", "seed"])["value"]
+    alone = overfitting.just_silenced(iter([4])).set_index(["arm", "seed"])["value"]
     assert alone["AdamW", 4] == pytest.approx(values["AdamW", 4], abs=1e-5)
     assert alone["Adam + L2", 4] == pytest.approx(values["Adam + L2", 4], abs=1e-5)  # the seed alone decides
     # the same halves after a silence that v has forgotten: the sparing is over
     later = overfitting.just_silenced([3], before=100, after=6000, sd=(0.03, 0.03)).set_index("arm")["value"]
     assert later["Adam + L2"] > 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: played(torch.ones(1, 20), bins=21), "bins: 21; a whole number from 1 to 20, the weights in start"),
+        (lambda: played(torch.ones(1, 20), bins=2.5), "bins: 2.5; a whole number from 1 to 20"),
+        (lambda: overfitting.pull_by_gradient({"b": torch.ones(1, 9)}, {"b": torch.ones(2, 1, 9)}, **HYPER),
+         "bins: 12; a whole number from 1 to 0, .*biases left out"),
+        (lambda: overfitting.weak_over_strong(PULLS[PULLS["bin"] < 3]), "pulls: 3 groups; at least four"),
+        (lambda: overfitting.weak_over_strong(PULLS.assign(pull=PULLS["pull"].where(PULLS["bin"] > 0))),
+         "pulls: 12 groups; at least four with finite pulls"),
+        (lambda: overfitting.just_silenced([]), r"seeds, before, after, sd: \[\], .*; at least one seed"),
+        (lambda: overfitting.just_silenced([3], after=0), "1000, 0, .* 0 and 1 steps"),
+        (lambda: overfitting.just_silenced([3], sd=[1.0]), r"\[1.0\]; .* two finite standard deviations"),
+        (lambda: overfitting.just_silenced([3], sd=[1.0, float("nan")]), r"\[1.0, nan\]; .* two finite"),
+    ],
+)  # fmt: skip
+def test_what_has_no_pull_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+PULLS = pd.DataFrame({"arm": "AdamW", "seed": 0, "bin": range(12), "gradient": 1.0, "pull": 0.1})
 
 
 # ---- overfitting: the showcase
