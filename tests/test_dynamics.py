@@ -106,12 +106,17 @@ def f4() -> None:
 
 
 def f5() -> None:
-    """A constant gradient g: −sign(g)/λ under AdamW, −g/ℓ under Adam + L2."""
+    """A constant gradient g: −sign(g)/λ under AdamW; −g/ℓ under Adam + L2, at the end of a learning rate that falls to
+    zero, and on average at a constant one, where the path leaves it in bursts. Wherever the last bit puts the start."""
     g = column(10.0, -1e-3)[:, None]
-    end = drive(lambda step, w: g, torch.zeros_like(g), 4000, lr=1e-2, weight_decay=0.5)[-1]
-    torch.testing.assert_close(end, -g.sign() / 0.5, rtol=1e-4, atol=0)
-    end = drive(lambda step, w: g, torch.zeros_like(g), 12_000, lr=1e-2, l2=0.5)[-1]
-    torch.testing.assert_close(end, -g / 0.5, rtol=1e-3, atol=0)
+    start = column(0.0, 1e-16, -1e-16, 1e-13, 1e-9).expand(2, 5)
+    end = drive(lambda step, w: g.expand(2, 5), start, 4000, lr=1e-2, weight_decay=0.5)[-1]
+    torch.testing.assert_close(end, (-g.sign() / 0.5).expand(2, 5), rtol=1e-4, atol=0)
+    falling = drive(lambda step, w: g.expand(2, 5), start, 12_000, lr=1e-2, l2=0.5, schedule="cosine")
+    torch.testing.assert_close(falling[-1], (-g / 0.5).expand(2, 5), rtol=1e-6, atol=0)
+    # the weaker gradient: v forgets it, until ℓ/√v̂ reaches the 38/η at which the path rings
+    constant = drive(lambda step, w: g[1:].expand(1, 5), start[1:], 12_000, lr=1e-2, l2=0.5)[-6000:, 0] * 0.5 / -g[1]
+    assert ((constant.mean(0) - 1).abs() < 1e-3).all() and (constant.amax(0) > 1.3).all()
 
 
 def f9() -> None:
