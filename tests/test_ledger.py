@@ -4,6 +4,8 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -229,6 +231,53 @@ def test_a_failed_write_leaves_the_ledger_as_it_was(root):
         assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
+STOPS = [("write_bytes", 4), ("copyfile", 3), ("replace", 4), ("unlink", 1)]
+
+
+@pytest.mark.parametrize("step, count", [(step, i) for step, most in STOPS for i in range(most)])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_stops_a_write_loses_no_record(root, monkeypatch, step, count, error):
+    """A full disk or Ctrl-C at each of the files in turn: a table changes, one is new, one goes, and a claim is new."""
+    study = changed(
+        claims=(CLAIM, dataclasses.replace(CLAIM, id="toy.other")),
+        effects=lambda tables: effects(tables) | {"toy.other": effects(tables)["toy.lift"]},
+    )
+    tables = run(False)
+    tables["evaluation"]["value"] += 0.01 * (tables["evaluation"]["arm"] == "AdamW")
+    tables["more"] = tables.pop("winners")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    owner = shutil if step == "copyfile" else Path
+    does, calls = getattr(owner, step), iter(range(100))
+
+    def stops(*arguments, **options):
+        if next(calls) == count:
+            raise error
+        return does(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, stops)
+        with pytest.raises(type(error)):
+            ledger.write(study, tables, root)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert ledger.check(STUDY, root) == []
+    ledger.write(study, tables, root)
+    assert ledger.check(study, root) == []
+    names = ["evaluation.csv.gz", "more.csv.gz", "toy.lift.json", "toy.other.json"]
+    assert sorted(path.name for path in root.rglob("*") if path.is_file()) == names
+
+
+def test_a_table_of_another_run_is_told_and_a_new_run_heals_it(root):
+    """What a process that is killed between two files leaves."""
+    tables = run(False)
+    tables["evaluation"]["value"] += 0.01
+    old = (root / "toy.lift.json").read_bytes()
+    ledger.write(STUDY, tables, root)
+    (root / "toy.lift.json").write_bytes(old)
+    only(ledger.check(STUDY, root), "table 'evaluation' (toy/evaluation.csv.gz) was edited or is another run's")
+    ledger.write(STUDY, run(False), root)
+    assert ledger.check(STUDY, root) == []
+
+
 def test_reading_a_missing_record_says_what_to_run(tmp_path):
     with pytest.raises(
         FileNotFoundError, match="no record of claim 'overfitting.depth'.*make evidence CHAPTER=overfitting"
@@ -283,12 +332,78 @@ def test_missing(tmp_path):
 def test_unreadable(root):
     path = root / "toy.lift.json"
     path.write_text(path.read_text(encoding="utf-8")[:200], encoding="utf-8")
-    only(ledger.check(STUDY, root), "the record cannot be read (JSONDecodeError")
+    only(ledger.check(STUDY, root), "toy.lift.json cannot be read (JSONDecodeError")
 
 
 def test_a_lost_field(root):
     edit(root / "toy.lift.json", lambda record: record.pop("device"))
-    only(ledger.check(STUDY, root), "the record cannot be read (KeyError: 'device')")
+    only(ledger.check(STUDY, root), "toy.lift.json cannot be read (ValueError: record lacks 'device'; expected claim, ")
+
+
+def places(value, path=()):
+    """The paths to every field of a record; of a list, and of what has any names, the first."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = list(inner)[: 1 if isinstance(value, list) or path[-1:] in (("differences",), ("columns",)) else None]
+    return [*([path] if path else []), *(place for key, own in inner for place in places(own, (*path, key)))]
+
+
+# Nothing contradicts these where they are of the right kind: they say how the record came about.
+VERSIONED = ("python", "torch", "triton", "numpy", "scipy", "pandas", "adamw_book")
+FREE = {("device",): str, ("seconds",): int | None} | {("versions", name): str | None for name in VERSIONED}
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, "x", 3, True, float("nan"), 10**400, -1e999], ids=lambda x: f"{x}"[:5])
+def test_a_field_of_another_kind_is_a_finding(root, wrong):
+    path = root / "toy.lift.json"
+    record, found = json.loads(path.read_text(encoding="utf-8")), effects(ledger.read("toy.lift", root).tables)
+    study = changed(effects=lambda tables: found)
+    tried = places(record)
+    assert {("claim",), ("tables", "winners", "sha256"), ("effects", "depth 8", "n"), ("probe", 0, "value")} < {*tried}
+    for *keys, last in tried:
+        wronged = json.loads(json.dumps(record))
+        part = wronged
+        for key in keys:
+            part = part[key]
+        was, part[last] = part[last], wrong
+        path.write_text(json.dumps(wronged), encoding="utf-8")
+        problems = ledger.check(study, root)
+        free = isinstance(wrong, FREE.get((*keys, last), ())) and wrong is not True and wrong != 10**400
+        assert problems or free or was == wrong, (keys, last)
+        assert all(line.startswith("claim toy.lift: ") for line in problems)
+
+
+def test_a_lost_or_unknown_field_is_a_finding_wherever_it_is(root):
+    path = root / "toy.lift.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for *keys, last in places(record):
+        for change in (lambda part, key: part.pop(key), lambda part, key: part.update(extra=1)):
+            wronged = json.loads(json.dumps(record))
+            part = wronged
+            for key in keys:
+                part = part[key]
+            if isinstance(part, dict) and (*keys,) not in {("winners", 0), ("settings",), ("settings", "grid")}:
+                change(part, last)
+                path.write_text(json.dumps(wronged), encoding="utf-8")
+                assert ledger.check(STUDY, root), (keys, last)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b"null", b'{"chapter": []}', b"\xff\xfe", b"", b"[" * 10**5, None])
+@pytest.mark.parametrize("name", ["toy.lift.json", "x.json"])
+def test_a_file_that_is_no_record_is_a_finding(root, content, name):
+    (root / name).unlink(missing_ok=True)
+    if content is None:
+        (root / name).mkdir()
+    else:
+        (root / name).write_bytes(content)
+    problems = ledger.check(STUDY, root)
+    if name == "x.json":
+        assert problems == ["x.json is no record of any chapter; remove it, or make it anew"]
+        ledger.write(STUDY, run(False), root)  # does not stop at it, nor take it away
+        assert (root / name).exists()
+    else:
+        only(problems, "toy.lift.json cannot be read (")
+    with pytest.raises(ValueError, match=f"{name} is no record.*make evidence"):
+        ledger.read_all(root)
 
 
 def test_changed_settings(root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import math
@@ -15,7 +16,7 @@ import pandas as pd
 
 from ..evidence import Claim, Effect, judge, verdict
 from .files import find_root, rows_of
-from .records import Record, orphans, read
+from .records import Record, others, read
 from .study import Study, checked_effects, checked_probe, fingerprint, plain_settings, remedy
 
 
@@ -29,10 +30,12 @@ def check(study: Study, root: Path | str | None = None) -> list[str]:
             records[claim.id] = read(claim.id, root)
         except FileNotFoundError:
             found[claim.id] = ["there is no record"]
-        except (ValueError, KeyError, TypeError) as error:
-            found[claim.id] = [f"the record cannot be read ({type(error).__name__}: {error})"]
-    for path in orphans(study, root):
-        found[path.stem] = ["the chapter no longer makes it, but has its record"]
+        except ValueError as error:
+            found[claim.id] = [f"{claim.id}.json cannot be read ({type(error.__cause__).__name__}: {error.__cause__})"]
+    strangers = others(study, root)
+    for path, chapter in strangers.items():
+        if chapter == study.chapter:
+            found[path.stem] = ["the chapter no longer makes it, but has its record"]
     probe, failed = None, []
     if records:
         try:
@@ -53,7 +56,9 @@ def check(study: Study, root: Path | str | None = None) -> list[str]:
         for what in whats:
             problems.setdefault(what, []).append(claim_id)
     command = remedy(study.chapter)
-    return [f"claim{'s' * (len(ids) > 1)} {', '.join(ids)}: {what}; {command}" for what, ids in problems.items()]
+    lines = [f"claim{'s' * (len(ids) > 1)} {', '.join(ids)}: {what}; {command}" for what, ids in problems.items()]
+    unknown = [path.name for path, chapter in strangers.items() if chapter is None]
+    return lines + [f"{name} is no record of any chapter; remove it, or make it anew" for name in unknown]
 
 
 def _stale(study: Study, claim: Claim, settings: dict, record: Record) -> Iterator[str]:
@@ -82,24 +87,28 @@ def _contradicted(study: Study, claim: Claim, record: Record) -> Iterator[str]:
         path = record.root / entry["file"]
         try:
             text = gzip.decompress(path.read_bytes())
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             intact = False
             yield f"table {name!r} cannot be read ({type(error).__name__}: {entry['file']})"
             continue
         if hashlib.sha256(text).hexdigest() != entry["sha256"]:
             intact = False
-            yield f"table {name!r} ({entry['file']}) was edited: its sha256 differs from the recorded one"
+            yield f"table {name!r} ({entry['file']}) was edited or is another run's: its sha256 is not the recorded one"
+        elif (columns := next(csv.reader([text.split(b"\n", 1)[0].decode()]), [])) != list(entry["columns"]):
+            yield f"table {name!r} has the columns {', '.join(columns)}; the record has {', '.join(entry['columns'])}"
     if not intact:
         return
-    if rows_of(record.tables["winners"] if "winners" in record.tables else pd.DataFrame()) != rows_of(record.winners):
-        yield "the recorded winners are not those of the table 'winners'"
     try:
+        winners = record.tables["winners"] if "winners" in record.tables else pd.DataFrame()
+        if rows_of(winners) != rows_of(record.winners):
+            yield "the recorded winners are not those of the table 'winners'"
         effects = checked_effects(study, record.tables)[claim.id]
     except Exception as error:  # tables of an older protocol may lack anything
         yield f"the effects cannot be computed from the recorded tables ({type(error).__name__}: {error})"
         return
-    if effects.keys() != record.effects.keys():
-        yield f"the tables give the regimes {', '.join(effects)}; the record has {', '.join(record.effects)}"
+    if not effects.keys() == record.effects.keys() == record.verdicts.keys():
+        has = f"{', '.join(record.effects)} and verdicts under {', '.join(record.verdicts)}"
+        yield f"the tables give the regimes {', '.join(effects)}; the record has {has}"
         return
     for regime, effect in effects.items():
         if what := _unlike(effect, record.effects[regime]):
@@ -123,7 +132,7 @@ def _unlike(new: Effect, old: Effect) -> str:
     if not math.isclose(new.mean, old.mean, rel_tol=0, abs_tol=size):
         return "mean"
     slack = 0.05 * (new.high - new.low) + size
-    return "interval" if max(abs(new.low - old.low), abs(new.high - old.high)) > slack else ""
+    return "" if abs(new.low - old.low) <= slack and abs(new.high - old.high) <= slack else "interval"
 
 
 def _drifted(now: pd.DataFrame, was: pd.DataFrame) -> Iterator[str]:

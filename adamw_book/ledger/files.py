@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -68,3 +69,35 @@ def from_csv(text: bytes, kinds: dict[str, str]) -> pd.DataFrame:
 def rows_of(table: pd.DataFrame) -> list[dict]:
     """The rows as JSON holds them: None for a missing number."""
     return [{key: None if value != value else value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def replace_files(new: Mapping[Path, bytes], gone: Iterable[Path] = ()) -> None:
+    """Give every file of ``new`` its content and remove those of ``gone``: all of it, or nothing where anything fails.
+
+    New contents, and copies of the old, are written beside the files before the first is touched, so that a full disk
+    is met while everything old still stands. Each file is then replaced in one move; what interrupts that (Ctrl-C)
+    moves the old ones back. Only a killed process can leave new files beside old ones, and then the copies too.
+    """
+    gone = [path for path in gone if path not in new]
+    made = {path: path.with_name(f".{path.name}.new") for path in new}
+    kept = {path: path.with_name(f".{path.name}.old") for path in (*new, *gone) if path.exists()}
+    try:
+        for path, beside in made.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(new[path])
+        for path, beside in kept.items():
+            shutil.copyfile(path, beside)
+        try:
+            for path, beside in made.items():
+                beside.replace(path)
+            for path in gone:
+                path.unlink()
+        except BaseException:
+            for path, beside in kept.items():
+                beside.replace(path)
+            for path in made.keys() - kept.keys():
+                path.unlink(missing_ok=True)
+            raise
+    finally:
+        for beside in (*made.values(), *kept.values()):
+            beside.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One claim's record, as it is read from its file."""
+"""One claim's record, as it is read from its file, and the shape that it must have."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
+from reprlib import repr as short
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -15,6 +18,66 @@ from scipy import stats
 from ..evidence import Claim, Effect
 from .files import Tables, find_root
 from .study import PROBE, Study, remedy
+
+_NUMBER = int | float
+# What JSON holds in a record: a type, {name: …} (... for any name), [… for each], or {the texts that may stand there}.
+_SHAPE = {
+    "claim": {
+        "id": str,
+        "tag": str | None,
+        "statement": str,
+        "source": str,
+        "criterion": str,
+        "metric": str,
+        "smallest_effect": _NUMBER,
+    },
+    "verdict": str,
+    "verdicts": {...: str},
+    "effects": {
+        ...: {
+            "treatment": str,
+            "control": str,
+            "metric": str,
+            "mean": _NUMBER,
+            "low": _NUMBER,
+            "high": _NUMBER,
+            "confidence": _NUMBER,
+            "n": int,
+            "differences": {...: _NUMBER},
+        }
+    },
+    "chapter": str,
+    "settings": dict,
+    "fingerprint": str,
+    "tables": {...: {"file": str, "sha256": str, "columns": {...: {"int", "float", "bool", "str"}}}},
+    "winners": [dict],
+    "probe": [{"run": str, "step": int, "metric": str, "value": _NUMBER, "atol": _NUMBER, "rtol": _NUMBER}],
+    "device": str,
+    "versions": dict.fromkeys(("python", "torch", "triton", "numpy", "scipy", "pandas", "adamw_book"), str | None),
+    "date": str,
+    "seconds": _NUMBER | None,
+}
+
+
+def _fits(value: Any, shape: Any, where: str) -> None:
+    """Raise ValueError where a value from JSON lacks the shape, an entry of ``_SHAPE``."""
+    if isinstance(shape, dict | list):
+        if not isinstance(value, type(shape)):
+            raise ValueError(f"{where} is {short(value)}; expected a {type(shape).__name__}")
+        if isinstance(shape, list):
+            shapes = dict.fromkeys(range(len(value)), shape[0])
+        else:
+            shapes = dict.fromkeys(value, shape[...]) if ... in shape else shape
+        if isinstance(value, dict) and (wrong := sorted(value.keys() ^ shapes.keys())):
+            found = "lacks" if wrong[0] in shapes else "has the unknown"
+            raise ValueError(f"{where} {found} {wrong[0]!r}; expected {', '.join(shapes)}")
+        for name, own in shapes.items():
+            _fits(value[name], own, f"{where}[{name!r}]")
+    elif isinstance(shape, set):
+        if value not in sorted(shape):
+            raise ValueError(f"{where} is {short(value)}; expected one of {', '.join(sorted(shape))}")
+    elif not isinstance(value, shape) or isinstance(value, bool) or isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"{where} is {short(value)}; expected {getattr(shape, '__name__', shape)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +106,23 @@ class Record:
 
 
 def read(claim_id: str, root: Path | str | None = None) -> Record:
-    """The record of a claim. Raises FileNotFoundError where there is none, and says how to make it."""
+    """The record of a claim. Raises FileNotFoundError where there is none, ValueError where its file is no record, and
+    says how to make it."""
     root = find_root() if root is None else Path(root)
-    path = root / f"{claim_id}.json"
+    path, make = root / f"{claim_id}.json", f"{remedy(claim_id.split('.')[0])} to make it"
     if not path.exists():
-        raise FileNotFoundError(
-            f"no record of claim {claim_id!r} in {root}; {remedy(claim_id.split('.')[0])} to make it"
-        )
-    stored = json.loads(path.read_text(encoding="utf-8"))
+        raise FileNotFoundError(f"no record of claim {claim_id!r} in {root}; {make}")
+    try:
+        return _from_json(json.loads(path.read_bytes()), root)
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no record ({type(error).__name__}: {error}); {make}") from error
+
+
+def _from_json(stored: Any, root: Path) -> Record:
+    _fits(stored, _SHAPE, "record")
+    json.dumps(stored, allow_nan=False)  # a number that is not finite stands nowhere in a record
+    date.fromisoformat(stored["date"])
+    own = ("chapter", "settings", "fingerprint", "verdicts", "verdict", "device", "versions", "date", "seconds")
     return Record(
         claim=Claim(**stored["claim"]),
         effects={regime: _effect_from_json(effect) for regime, effect in stored["effects"].items()},
@@ -58,20 +130,7 @@ def read(claim_id: str, root: Path | str | None = None) -> Record:
         probe=pd.DataFrame(stored["probe"], columns=PROBE),
         files=stored["tables"],
         root=root,
-        **{
-            key: stored[key]
-            for key in (
-                "chapter",
-                "settings",
-                "fingerprint",
-                "verdicts",
-                "verdict",
-                "device",
-                "versions",
-                "date",
-                "seconds",
-            )
-        },
+        **{key: stored[key] for key in own},
     )
 
 
@@ -95,11 +154,20 @@ def read_all(root: Path | str | None = None) -> list[Record]:
     return [read(path.stem, root) for path in sorted(root.glob("*.json"))]
 
 
-def orphans(study: Study, root: Path) -> list[Path]:
-    """Records that say they are of this chapter, without a claim in it."""
+def chapter_of(path: Path) -> str | None:
+    """The chapter that a file says it is the record of; None where it says nothing of the kind."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    chapter = stored.get("chapter") if isinstance(stored, dict) else None
+    return chapter if isinstance(chapter, str) else None
+
+
+def others(study: Study, root: Path) -> dict[Path, str | None]:
+    """The files beside the study's records, each with its `chapter_of`."""
     ours = {claim.id for claim in study.claims}
-    others = (path for path in sorted(root.glob("*.json")) if path.stem not in ours)
-    return [path for path in others if f'"chapter": {json.dumps(study.chapter)}' in path.read_text(encoding="utf-8")]
+    return {path: chapter_of(path) for path in sorted(root.glob("*.json")) if path.stem not in ours}
 
 
 def leaves(recorded: Effect, live: Effect) -> str:

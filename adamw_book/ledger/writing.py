@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..evidence import judge, verdict
-from .files import column_kind, find_root, from_csv, rows_of, to_csv
-from .records import effect_to_json, orphans
+from .files import column_kind, find_root, from_csv, replace_files, rows_of, to_csv
+from .records import effect_to_json, others
 from .study import Study, checked_effects, checked_probe, fingerprint, plain_settings
 
 
@@ -30,7 +30,8 @@ def write(
     Tables and records of the same chapter that are no longer made are removed. seconds: what the protocol took.
 
     Raises ValueError for settings that are not JSON, a column that mixes texts with other values, effects that miss a
-    claim, and a probe that is malformed. Then, as when the probe itself fails, the ledger is as it was before.
+    claim, and a probe that is malformed. Then, as when the probe itself fails, the disk is full or Ctrl-C is pressed,
+    the ledger is as it was before.
     """
     root = find_root() if root is None else Path(root)
     settings = plain_settings(study.settings, study.chapter)
@@ -70,14 +71,11 @@ def write(
         records[root / f"{claim.id}.json"] = json.dumps(
             outcome | protocol, indent=1, ensure_ascii=False, allow_nan=False
         )
-    # nothing can fail any more but the disk: only now is anything old taken away
-    (root / study.name).mkdir(parents=True, exist_ok=True)
-    for old in [*(root / study.name).glob("*.csv.gz"), *orphans(study, root)]:
-        old.unlink()
-    for file, content in packed.items():
-        (root / file).write_bytes(content)
-    for path, text in records.items():
-        path.write_text(text + "\n", encoding="utf-8")
+    # tables before the records that point at them
+    new = {root / file: content for file, content in packed.items()}
+    new |= {path: f"{text}\n".encode() for path, text in records.items()}
+    orphans = [path for path, chapter in others(study, root).items() if chapter == study.chapter]
+    replace_files(new, [*(root / study.name).glob("*.csv.gz"), *orphans])
     return list(records)
 
 
