@@ -7,6 +7,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score, roc_curve
 
 from adamw_book import metrics
+from adamw_book.scenarios import covariate_shift
+from adamw_book.task import accuracy
 
 
 def random_scores(ties: bool, replicas: int = 6, examples: int = 150) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,6 +37,69 @@ def test_scores_are_judged_as_scikit_learn_judges_them(ties):
     for name, values in wanted.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)
         assert np.ptp(values) > 0.01, name
+
+
+METRICS = (
+    metrics.auc,
+    metrics.recall,
+    metrics.specificity,
+    metrics.balanced_accuracy,
+    lambda scores, targets: metrics.accuracy_at(0.3, scores, targets),
+    metrics.best_threshold,
+    metrics.calibration_error,
+    lambda scores, targets: metrics.calibration_error(scores, targets, prior=0.3),
+)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("metric", METRICS)
+def test_scores_of_any_kind_are_judged_as_the_same_numbers_in_float64_are(metric, kind):
+    scores, targets = random_scores(ties=True, replicas=3, examples=5000)
+    scores = (scores.abs() if kind in (torch.uint8, torch.bool) else scores).to(kind)
+    wanted = metric(scores.double(), targets)
+    assert wanted.dtype == torch.float64 and len(set(wanted.tolist())) > (metric is not metrics.best_threshold)
+    for labels in (targets, targets.bool(), targets.float()):
+        assert torch.equal(metric(scores, labels), wanted)
+
+
+def test_the_auc_of_whole_numbers():
+    scores, targets = torch.tensor([[1, 2, 2, 3]]), torch.tensor([[0, 0, 1, 1]])
+    assert metrics.auc(scores, targets).tolist() == [0.875]  # a tie among four pairs
+    assert metrics.recall(scores, targets, 2.5).tolist() == [0.5]  # not cut to 2
+
+
+@pytest.mark.parametrize("metric", [metrics.recall, metrics.specificity])
+def test_a_score_at_the_threshold_does_not_lie_above_it(metric):
+    scores, targets = torch.tensor([[0.0, 0.0, 1.0, -1.0]]), torch.tensor([[1, 0, 1, 0]])
+    assert metric(scores, targets).item() == {metrics.recall: 0.5, metrics.specificity: 1.0}[metric]
+
+
+def test_a_threshold_between_neighbours_in_floating_point_and_between_huge_scores():
+    one = torch.tensor(1.0)
+    for low, high in ((one, one.nextafter(2 * one)), (one.nextafter(2 * one), one * (1 + 2**-22)), (3e38, 3.2e38)):
+        scores, targets = torch.tensor([[float(low), float(high)]]), torch.tensor([[0, 1]])
+        found = metrics.best_threshold(scores, targets)
+        assert metrics.balanced_accuracy(scores, targets, found).item() == 1
+
+
+def test_infinite_scores():
+    scores, targets = torch.tensor([[-torch.inf, torch.inf, 0.0, torch.inf]]), torch.tensor([[0, 1, 0, 0]])
+    assert metrics.auc(scores, targets).item() == pytest.approx(2.5 / 3)
+    assert metrics.specificity(scores, targets).item() == pytest.approx(2 / 3)
+    assert metrics.calibration_error(scores, targets).item() == pytest.approx(0.125 + 0.25)
+    with pytest.raises(ValueError, match="scores: some are infinite"):
+        metrics.best_threshold(scores, targets)
+
+
+def test_a_network_that_diverged_is_no_correct_one():
+    """Class 0 is what argmax makes of NaN, and here it is right."""
+    logits = torch.tensor([[[2.0, 0.0]] * 3, [[torch.nan, torch.nan]] * 3, [[2.0, 0.0], [torch.inf, 0.0], [2.0, 0.0]]])
+    targets = torch.zeros(3, 3, dtype=torch.long)
+    assert accuracy(logits, targets).tolist() == [1, 0, 0]
+    targets[:, 0] = 2  # the label 0 without the bit, so that both groups occur
+    found = covariate_shift.balanced_accuracy(logits, targets)
+    assert found[0] > 0 and found[1:].tolist() == [0, 0]
+    assert covariate_shift.winter_accuracy(logits, targets)[1:].tolist() == [0, 0]
 
 
 def test_a_threshold_may_differ_from_replica_to_replica():
@@ -99,16 +164,43 @@ def test_probabilities_that_are_right_have_no_calibration_error():
     assert metrics.calibration_error(scores, targets).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_a_probability_of_1_lies_in_the_last_bin():
+    scores = torch.tensor([[100.0, 100.0, 3.0, 1.7, -100.0]])  # probabilities 1, 1, 0.953, 0.846 and 0
+    targets = torch.tensor([[1, 0, 1, 1, 0]])
+    assert scores.sigmoid()[0, 0] == 1
+    last, before = 1 - 1 / (1 + np.exp(3)), 1 / (1 + np.exp(1.7))
+    assert metrics.calibration_error(scores, targets).item() == pytest.approx((last + before) / 5, rel=1e-5)
+    assert metrics.calibration_error(scores, targets, bins=1).item() == pytest.approx((last - before) / 5, rel=1e-5)
+
+
+@pytest.mark.parametrize("bins", [0, -1, 2.5])
+def test_bins_are_counted(bins):
+    with pytest.raises(ValueError, match=f"bins: {bins}; a positive whole number"):
+        metrics.calibration_error(*random_scores(ties=False), bins=bins)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), torch.zeros(5), torch.zeros(6, 1), torch.full((6,), torch.nan)])
+def test_a_threshold_is_a_number_or_one_a_replica(threshold):
+    for metric in (metrics.recall, metrics.specificity, metrics.balanced_accuracy):
+        with pytest.raises(ValueError, match="threshold: .*; a number, or one for each of the 6 replicas, is needed"):
+            metric(*random_scores(ties=False), threshold)
+
+
 @pytest.mark.parametrize(
     ("scores", "targets", "what"),
     [
         (torch.zeros(2, 3), torch.zeros(2, 4), r"scores, targets: shapes \(2, 3\) and \(2, 4\); equal shapes"),
         (torch.zeros(1, 2), torch.tensor([[1, 2]]), "targets: labels from 1 to 2; only 0 and 1"),
+        (torch.zeros(1, 2), torch.tensor([[1, torch.nan]]), "targets: labels from nan"),
         (torch.zeros(2, 2), torch.tensor([[0, 1], [1, 1]]), "targets: a replica has examples of one class only"),
+        (torch.zeros(2, 2), torch.tensor([[0, 1], [0, 0]]), "targets: a replica has examples of one class only"),
+        (torch.zeros(2, 0), torch.zeros(2, 0), "targets: a replica has examples of one class only"),
+        (torch.zeros(2), torch.zeros(2), r"scores, targets: shapes \(2,\) and"),
+        (torch.tensor([[0, torch.nan]]), torch.tensor([[0, 1]]), "scores: 1 of 2 are NaN; numbers are needed"),
     ],
 )
 def test_scores_that_cannot_be_judged(scores, targets, what):
-    for metric in (metrics.auc, metrics.recall, metrics.calibration_error, metrics.best_threshold):
+    for metric in METRICS:
         with pytest.raises(ValueError, match=what):
             metric(scores, targets)
 
