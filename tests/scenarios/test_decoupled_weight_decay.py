@@ -115,7 +115,7 @@ def test_changes_are_those_of_the_last_step():
         (lambda: decay_map.transfer_runs(BEST, [100, 100]), "seeds repeat a value"),
         (lambda: decay_map.null_coordinate_response([0], NULL | {"coefficients": [0.1]}),
          r"settings: coefficients \[0.1\], steps 50; at least two different ones"),
-        (lambda: decay_map.null_coordinate_response([0], NULL | {"coefficients": [0.0, 0.1]}), "different ones above 0"),
+        (lambda: decay_map.null_coordinate_response([0], NULL | {"coefficients": [0.0, 0.1]}), "ones above 0"),
         (lambda: decay_map.null_coordinate_response([0], NULL | {"steps": 0}), "steps 0; .* one step"),
     ],
 )  # fmt: skip
