@@ -352,6 +352,13 @@ def test_what_is_no_environment_is_refused_and_kept(checkout: Path, venv: str, m
     assert sorted(checkout.rglob("*")) == before
 
 
+def test_a_lock_is_installed_by_hash(checkout: Path):
+    (checkout / "requirements.lock").touch()
+    for requirements, by_hash in (("requirements.lock", True), ("requirements.txt", False)):
+        commands = make(checkout, "--dry-run", "lint", "VENV=new", f"REQUIREMENTS={requirements}")[1]
+        assert f"--requirement {requirements}" in commands and ("--require-hashes" in commands) == by_hash
+
+
 def test_serve_says_what_is_wrong_with_a_port(checkout: Path):
     assert "There is no built book yet: run make book first." in make(checkout, "serve")[1]
     (checkout / "_build" / "html").mkdir(parents=True)
