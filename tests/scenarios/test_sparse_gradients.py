@@ -91,7 +91,8 @@ def test_texts_hold_words_at_their_frequency_and_classes_follow_the_meaning():
 
 
 def test_a_seed_decides_the_texts():
-    one, same, other = (scenario.synthetic_texts("equal frequency", s, train=50)["train"][0] for s in (3, 3, 4))
+    one, same, other = (scenario.synthetic_texts("equal frequency", s, train=n)["train"][0]
+                        for s, n in ((3, 50), (3, np.int64(50)), (4, 50)))  # fmt: skip
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
@@ -152,7 +153,7 @@ TOY = tuple(
 
 
 def test_a_vocabulary_comes_from_the_training_functions_alone():
-    splits = scenario.library_splits(0, train=2, validation=1, test=1, vocabulary=7, functions=TOY)
+    splits = scenario.library_splits(0, train=np.int64(2), validation=1, test=1, vocabulary=7, functions=iter(TOY))
     x, y = splits["train"]
     # self is in all four texts, aaa and bbb in two each, and each text has a name of its own
     assert x.sum(0).tolist() == [4, 2, 2, 1, 1, 1, 1] and y.tolist() == [0, 0, 1, 1]
@@ -253,6 +254,14 @@ def test_halvings_of_a_table_worked_by_hand():
     assert effect.mean == pytest.approx(-2.0) and effect.n == 2
 
 
+def test_seeds_of_equal_strength_may_come_one_by_one(monkeypatch):
+    monkeypatch.setitem(scenario.SETTINGS, "steps", 2)
+    sizes = scenario.equal_strength(scenario.SHRINKAGE["conditions"][0], iter([200]), False)
+    assert sizes.groupby("arm")["seed"].unique().map(list).to_dict() == dict.fromkeys(
+        ("AdamW", "Adam + L2", "Adam"), [200]
+    )
+
+
 def test_equal_strength_is_set_for_each_of_its_conditions():
     settings = scenario.SHRINKAGE
     assert set(settings["weight_decay"]) == set(settings["l2"]) == set(settings["conditions"])
@@ -260,6 +269,18 @@ def test_equal_strength_is_set_for_each_of_its_conditions():
 
 
 # ---- bad input
+
+
+SIZES = pd.DataFrame([
+    {"condition": "c", "arm": arm, "lr": lr, "seed": 7, "group": group, "size": size}
+    for arm, size in (("Adam", 8.0), ("AdamW", 4.0)) for lr in (0.1, 0.2) for group in (0, 1)
+])  # fmt: skip
+
+
+def test_each_learning_rate_is_held_against_its_own():
+    table = SIZES.assign(size=SIZES["size"].where(SIZES["lr"] == 0.1, 1.0))
+    assert scenario.left(table).query("arm == 'AdamW'")["left"].tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert scenario.halvings(table)["value"].tolist() == [1.0, 0.0]
 
 
 def sizes(weight: str = "weight", bins: int = 2) -> pd.DataFrame:
@@ -277,12 +298,25 @@ def sizes(weight: str = "weight", bins: int = 2) -> pd.DataFrame:
         (lambda: scenario.classifier("RNN", 5, 2), "model: 'RNN'; choose from 'linear', 'MLP'"),
         (lambda: scenario.equal_strength("novels", [200]), "name: 'novels'; choose from 'all words"),
         (lambda: scenario.equal_strength("real text · MLP", [200, 3]), r"seeds: \[3\] have set the coefficients"),
-        (lambda: scenario.settled("AdamW", [0.1], 1.0, steps=2), "steps, copies: 2, 100; at least 3 and 1"),
+        (lambda: scenario.settled("AdamW", [0.1], 1.0, steps=2), "steps, copies: 2, 100; whole numbers of at least 3"),
+        (lambda: scenario.settled("AdamW", [0.1], 1.0, steps=5.5), "steps, copies: 5.5, 100; whole numbers"),
+        (lambda: scenario.settled("AdamW", [0.1], 1.0, size=0.0), "size: 0.0; a finite number above 0"),
+        (lambda: scenario.sparse([0.5], float("nan"), generator(0, "x")), "size: nan; a finite number above 0"),
+        (lambda: scenario.settling_level("AdamW", [0.1], 1.0, size=-1.0), "size: -1.0; a finite number above 0"),
+        (lambda: scenario.decay_rate("AdamW", [0.1], 1.0, lr=-1.0), "lr: -1.0; a finite number above 0"),
+        (lambda: scenario.decay_rates("AdamW", [0.1], 1.0, copies=0), r"at least one copy \(copies: 0\)"),
+        (lambda: scenario.decay_rates("AdamW", [0.1], 1.0, discard=1.5), "discard: 1.5; a number of steps"),
         (lambda: scenario.settled("Adam", [0.1], 1.0), "arm: 'Adam'; 'AdamW' or 'Adam \\+ L2' is needed"),
         (lambda: scenario.settled("AdamW", [0.1], 0.0), "coefficient: 0.0; a decay above 0"),
         (lambda: scenario.settled("AdamW", [1.5], 1.0), r"probabilities: \[1.5\]; a list of numbers above 0"),
         (lambda: scenario.decay_rates("AdamW", [0.1], 1.0, steps=5, discard=5), "discard: 5; .* below steps=5"),
         (lambda: scenario.word_frequencies(0, 1), "words: 0; a positive"),
+        (lambda: scenario.word_frequencies(2.5, 1), "words: 2.5; a positive whole number"),
+        (lambda: scenario.word_frequencies(10, 12, highest=2.0), "highest: 2.0; a share above 0, up to 1"),
+        (lambda: scenario.meaning("equal frequency", 5, 1.5, generator(0, "x")), "frequent: 1.5; .* between 1 and 4"),
+        (lambda: scenario.synthetic_texts("equal frequency", 0, strength=float("nan")), "strength: nan; a finite"),
+        (lambda: scenario.split_by_module((), 0, {"train": 1}), "functions: there are none"),
+        (lambda: scenario.library_splits(0, vocabulary=2.5), "vocabulary: 2.5; the training functions use"),
         (lambda: scenario.word_frequencies(10, 6), "length: 6; a number between 0 and .* = 5 is needed"),
         (lambda: scenario.meaning("poetry", 5, 2, generator(0, "x")), "condition: 'poetry'; choose from 'all words"),
         (lambda: scenario.meaning("equal frequency", 5, 5, generator(0, "x")), "frequent: 5; .* between 1 and 4"),
@@ -292,6 +326,12 @@ def sizes(weight: str = "weight", bins: int = 2) -> pd.DataFrame:
         (lambda: scenario.library_splits(0, vocabulary=10**6), "vocabulary: 1000000; the training functions use"),
         (lambda: scenario.baselines(0, "exam"), "split: 'exam'; choose from 'train'"),
         (lambda: sizes(bins=1), "bins: 1; at least 2 groups"),
+        (lambda: sizes(bins=3), r"weight, bins: 'weight' of shape \(2, 2\), 3; a last axis of 2 words"),
+        (lambda: sizes(weight="bias"), r"weight, bins: 'bias' of shape \(2,\), 2; a last axis of 2 words"),
+        (lambda: scenario.left(SIZES[SIZES["arm"] != "Adam"]), "arm: 0 sizes under 'Adam'; one above 0 for each cond"),
+        (lambda: scenario.left(pd.concat([SIZES, SIZES])), "arm: 8 sizes under 'Adam'; one above 0"),
+        (lambda: scenario.left(SIZES.assign(size=0.0)), "arm: 4 sizes under 'Adam'; one above 0"),
+        (lambda: scenario.halvings(SIZES[SIZES["arm"] != "Adam"]), "arm: 0 sizes under 'Adam'; one above 0"),
         (lambda: sizes(weight="embedding"), "weight: 'embedding' is no parameter of the model; it has weight, bias"),
     ],
 )  # fmt: skip

@@ -19,7 +19,9 @@ from adamw_book.scenarios import vanishing_gradients as scenario
 def test_silent_pixels_are_distinct_and_would_have_varied():
     pixels = scenario.silent_pixels(3)
     assert len(pixels.unique()) == 16 and (digits()[0][:, pixels].std(0) > 0.25).all()
-    assert torch.equal(pixels, scenario.silent_pixels(3)) and not torch.equal(pixels, scenario.silent_pixels(4))
+    assert torch.equal(pixels, scenario.silent_pixels(3, np.int64(16))) and not torch.equal(
+        pixels, scenario.silent_pixels(4)
+    )
 
 
 @pytest.mark.parametrize("silent", [0, -1, 2.5, 65])
@@ -32,6 +34,8 @@ def test_inputs_are_set_in_a_copy():
     x = torch.rand(5, 4)
     changed = scenario.set_inputs(x, torch.tensor([1, 3]), 2.0)
     assert (changed[:, [1, 3]] == 2).all() and torch.equal(changed[:, [0, 2]], x[:, [0, 2]]) and (x < 2).all()
+    with pytest.raises(ValueError, match="value: 0.5 for inputs of torch.int64, which cannot hold it"):
+        scenario.set_inputs(x.long(), torch.tensor([1]), 0.5)
     with pytest.raises(ValueError, match=r"columns: \[4\]; they must lie in 0…3"):
         scenario.set_inputs(x, torch.tensor([4]), 0.0)
 
@@ -139,6 +143,8 @@ def test_tuning_seeds_are_no_evaluation_seeds():
     winners = pd.DataFrame([{"condition": "1 hidden layer, clean labels", "arm": "Adam", "lr": 0.01}])
     with pytest.raises(ValueError, match="seeds 3 were used for tuning"):
         scenario.evaluate_winners(winners.assign(weight_decay=0.0, l2=0.0), [3, 200], progress=False)
+    with pytest.raises(ValueError, match="winners: the table is empty"):
+        scenario.evaluate_winners(winners[:0], [200])
 
 
 # ---- null spaces
@@ -151,6 +157,18 @@ def test_halvings():
     assert found == {"Adam": -1.0, "AdamW": 3.0, "Adam + L2": scenario.MOST_HALVINGS}
     with pytest.raises(ValueError, match="metric 'norm' starts at 0"):
         scenario.halvings(table.assign(value=0.0), "norm")
+    with pytest.raises(ValueError, match="metric 'norm' starts at nan"):
+        scenario.halvings(table.assign(value=np.nan), "norm")
+    diverged = table.assign(value=table["value"].where((table["arm"] != "AdamW") | (table["step"] == 0)))
+    found = scenario.halvings(diverged, "norm").set_index("arm")["value"]
+    assert np.isnan(found["AdamW"]) and found["Adam"] == -1.0
+    for bad, metric, says in (
+        (table, "size", r"0 rows of 'size' at the steps \[\]"),
+        (table[:1], "norm", r"1 rows of 'norm' at the steps \[0\]"),
+        (pd.concat([table, table]), "norm", r"12 rows of 'norm' at the steps \[0, 7\]"),
+    ):
+        with pytest.raises(ValueError, match=f"table: {says}; for each arm and seed one at each of at least two"):
+            scenario.halvings(bad, metric)
 
 
 def test_the_null_projector_projects_on_what_no_example_has():
@@ -159,13 +177,16 @@ def test_the_null_projector_projects_on_what_no_example_has():
     torch.testing.assert_close(x @ p, torch.zeros(5, 9), atol=1e-5, rtol=0)
     torch.testing.assert_close(p @ p, p, atol=1e-5, rtol=0)
     assert torch.trace(p).item() == pytest.approx(4, abs=1e-4)
+    for bad in (x[0], x[:0], x.long(), x * torch.nan):
+        with pytest.raises(ValueError, match=r"x: torch\..* of shape .*; finite floats \(N, D\), of at least one"):
+            scenario.null_projector(bad)
     with pytest.raises(ValueError, match="x: its 12 examples span all 9 input dimensions"):
         scenario.null_projector(torch.randn(12, 9, generator=torch.Generator().manual_seed(1)))
 
 
 def test_across_pixels_the_gradient_has_no_null_part_and_adams_step_has():
     settings = scenario.ACROSS | {"steps": 100, "record": [0, 100]}
-    table = scenario.train_across([0, 1], settings, progress=False)
+    table = scenario.train_across(iter([0, 1]), settings, progress=False)
     x, y = digits_splits(0, train=40)["train"]
     weight = torch.zeros(10, 64, requires_grad=True)
     functional.cross_entropy(x @ weight.T, y).backward()
@@ -210,7 +231,11 @@ def test_dead_units_and_their_gradients_are_found():
 
 def test_dead_parts_of_a_deep_network():
     settings = scenario.DEEP | {"steps": 30}
-    table = scenario.dead_parts([0, 1], settings, progress=False)
+    table = scenario.dead_parts(iter([0, 1]), settings, progress=False)
+    with pytest.raises(ValueError, match="settings: depth 1; at least two hidden layers"):
+        scenario.dead_parts([0], settings | {"depth": 1})
+    with pytest.raises(ValueError, match="settings: weight_decay 0, l2 0.005; numbers above 0"):
+        scenario.dead_parts([0], settings | {"weight_decay": 0})
     means = table.groupby(["metric", "arm"])["value"].mean()
     silent, left = means["second moment zero"], means["left of the silent"]
     assert silent["Adam"] > 0.02 and silent["AdamW"] > 0.02 and silent["Adam + L2"] == 0  # the penalty fills v
@@ -222,7 +247,7 @@ def test_dead_parts_of_a_deep_network():
 
 def test_noise_drives_weights_as_far_as_the_formula_says():
     settings = scenario.NOISE | {"steps": 3000}
-    table = scenario.drift([0, 1, 2], settings)
+    table = scenario.drift(iter([0, 1, 2]), settings)
     rms = table[table["metric"] == "rms"].groupby(["regime", "arm"])["value"].mean()
     weak, strong = scenario.noise_regimes(settings)
     lr, decay, l2 = settings["lr"], settings["weight_decay"], settings["l2"]
@@ -235,6 +260,12 @@ def test_noise_drives_weights_as_far_as_the_formula_says():
     assert effects[weak].high < 0 < effects[strong].low
     with pytest.raises(ValueError, match="settings: steps 2, coordinates 200; at least 3 and 1 are needed"):
         scenario.drift([0], settings | {"steps": 2})
+    with pytest.raises(ValueError, match="seeds: there are none"):
+        scenario.drift([], settings)
+    with pytest.raises(ValueError, match="settings: weak 0.0, strong 10.0; 0 < weak < strong"):
+        scenario.noise_regimes(settings | {"weak": 0.0})
+    with pytest.raises(ValueError, match="settings: weight_decay 0.4, l2 0; numbers above 0"):
+        scenario.noise_regimes(settings | {"l2": 0})
 
 
 # ---- gradients through time
@@ -242,7 +273,9 @@ def test_noise_drives_weights_as_far_as_the_formula_says():
 
 def test_a_sequence_shows_its_symbol_first_and_only_there():
     splits = scenario.recall_sequences(4, 6, symbols=3, noise=0.5, sizes={"train": 50, "test": 20})
+    same = scenario.recall_sequences(4, np.int64(6), symbols=3, sizes={"train": np.int64(50)})
     x, y = splits["train"]
+    assert torch.equal(x, same["train"][0])
     x = x.view(50, 6, 4)
     assert torch.equal(x[:, 0, :3].argmax(1), y) and (x[:, 0, :3].sum(1) == 1).all()
     assert (x[:, 0, 3] == 1).all() and not x[:, 1:, 3].any()
@@ -250,7 +283,18 @@ def test_a_sequence_shows_its_symbol_first_and_only_there():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"delay": 1}, {"symbols": 1}, {"noise": -1.0}, {"sizes": {"train": 0}}, {"sizes": {"train": 2.5}}]
+    "bad",
+    [
+        {"delay": 1},
+        {"delay": 2.5},
+        {"symbols": 1},
+        {"symbols": 2.5},
+        {"noise": -1.0},
+        {"noise": float("nan")},
+        {"sizes": {}},
+        {"sizes": {"train": 0}},
+        {"sizes": {"train": 2.5}},
+    ],
 )
 def test_impossible_sequences_are_refused(bad):
     with pytest.raises(ValueError, match="at least two steps and symbols, noise of 0 or more and positive sizes"):
@@ -275,6 +319,12 @@ def test_the_spectral_radius_is_that_of_the_largest_eigenvalue():
     torch.testing.assert_close(
         scenario.spectral_radius(torch.stack([turn, torch.eye(2) * -3])), torch.tensor([2.0, 3.0])
     )
+    # a network that has diverged has none, and takes no other with it
+    found = scenario.spectral_radius(torch.stack([turn * torch.nan, turn, turn / 0]))
+    assert found[1].item() == pytest.approx(2) and found[[0, 2]].isnan().all()
+    for bad in (turn, torch.ones(2, 3, 4), torch.ones(2, 0, 0)):
+        with pytest.raises(ValueError, match=r"matrices: shape .*; square ones \(R, n, n\)"):
+            scenario.spectral_radius(bad)
 
 
 def test_gradients_through_time_are_those_of_the_loss():
@@ -286,6 +336,12 @@ def test_gradients_through_time_are_those_of_the_loss():
     x, y = torch.randn(2, 6, 4 * 3, dtype=torch.float64), torch.randint(4, (2, 6))
     norms = scenario.gradient_norms(parameters, x, y)
     assert norms.shape == (4, 2, 6)
+    normed = {n: p.detach()[None] for n, p in RNN(3, 5, 4, norm=True).named_parameters()}
+    with pytest.raises(ValueError, match="parameters: .*norm.*; .* an RNN without norm, are needed"):
+        scenario.gradient_norms(normed, x[:1].float(), y[:1])
+    for inputs, labels in ((x[:, :, :11], y), (x[:, :, :0], y), (x[:1], y[:1]), (x, y[:, :3])):
+        with pytest.raises(ValueError, match=r"x, y: shapes .*; \(2, N, T · 3\) and \(2, N\) are needed"):
+            scenario.gradient_norms(parameters, inputs, labels)
     for r, model in enumerate(models):
         weight, states = model.recurrent.weight, [torch.zeros(6, 5, dtype=torch.float64)]
         for step in x[r].view(6, 4, 3).unbind(1):

@@ -5,6 +5,7 @@ it decays when they cancel on average. Both are played to the optimizer with pre
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -20,6 +21,12 @@ def _penalty(arm: str, coefficient: float) -> dict[str, float]:
     if not coefficient > 0:
         raise ValueError(f"coefficient: {coefficient}; a decay above 0 is needed")
     return {"weight_decay": coefficient} if arm == "AdamW" else {"l2": coefficient}
+
+
+def _positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name}: {value}; a finite number above 0 is needed")
 
 
 def _column(probabilities: Sequence[float]) -> Tensor:
@@ -38,6 +45,7 @@ def sparse(
     ``zero_mean`` a normal draw of standard deviation ``size``.
     """
     p = _column(probabilities)
+    _positive(size=size)
 
     def gradient(step: int, w: Tensor) -> Tensor:
         hit = torch.rand(w.shape, generator=rng) < p
@@ -52,8 +60,8 @@ def settled(
 ) -> Tensor:  # fmt: skip
     """Where weights with rare gradients of one sign settle: the mean over ``copies`` and the last third of the steps,
     one value a probability (R,). For theory see :func:`settling_level`."""
-    if steps < 3 or copies < 1:
-        raise ValueError(f"steps, copies: {steps}, {copies}; at least 3 and 1 are needed")
+    if not all(isinstance(n, Integral) for n in (steps, copies)) or steps < 3 or copies < 1:
+        raise ValueError(f"steps, copies: {steps}, {copies}; whole numbers of at least 3 and 1 are needed")
     rng = torch.Generator().manual_seed(seed)
     start = torch.zeros(len(_column(probabilities)), copies)
     path = drive(sparse(probabilities, size, rng), start, steps, lr=lr, **_penalty(arm, coefficient))
@@ -67,6 +75,7 @@ def settling_level(arm: str, probabilities: Sequence[float], coefficient: float,
     of the whole gradient, pμ + ℓw, is zero.
     """
     _penalty(arm, coefficient)
+    _positive(size=size)
     p = _column(probabilities)[:, 0]
     return -p.sqrt() / coefficient if arm == "AdamW" else -p * size / coefficient
 
@@ -80,8 +89,11 @@ def decay_rates(
     Weights start at 1; the rate is that of the mean over ``copies``, in which the noise cancels. The first ``discard``
     steps are left out: until then v has seen too few of the rare gradients.
     """
-    if not 0 <= discard < steps:
-        raise ValueError(f"discard: {discard}; a number of steps from 0 to below steps={steps} is needed")
+    if not all(isinstance(n, Integral) for n in (steps, discard, copies)) or not 0 <= discard < steps or copies < 1:
+        raise ValueError(
+            f"discard: {discard}; a number of steps from 0 to below steps={steps}, and at least one copy (copies: "
+            f"{copies}), are needed"
+        )
     rng = torch.Generator().manual_seed(seed)
     start = torch.ones(len(_column(probabilities)), copies)
     path = drive(sparse(probabilities, size, rng, zero_mean=True), start, steps, lr=lr, **_penalty(arm, coefficient))
@@ -95,6 +107,7 @@ def decay_rate(
     """F7: ηλ for AdamW, and ηℓ/√(pσ² + ℓ²w²) for Adam + L2, whose denominator holds the rare gradients and the penalty
     itself."""
     _penalty(arm, coefficient)
+    _positive(size=size, lr=lr)
     p = _column(probabilities)[:, 0]
     if arm == "AdamW":
         return torch.full_like(p, lr * coefficient)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -55,9 +56,12 @@ def split_by_module(
     Modules are dealt out whole, in random order, to one split after the other until each has enough functions; what a
     split has too many of is left out at random.
 
-    Raises ValueError where a package cannot be dealt out so.
+    Raises ValueError where a package cannot be dealt out so, or there is none.
     """
-    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes.values()):
+    functions = tuple(functions)
+    if not functions:
+        raise ValueError("functions: there are none; at least one package of them is needed")
+    if not sizes or any(not isinstance(size, Integral) or size < 1 for size in sizes.values()):
         raise ValueError(f"sizes: {dict(sizes)}; a positive number of functions a package is needed for each split")
     rng = np.random.default_rng(generator(seed, "library").initial_seed())
     packages = sorted({function.package for function in functions})
@@ -107,8 +111,8 @@ def library_splits(
     # test first: the order decides who gets whole modules, and the largest split takes what is left most easily
     chosen = split_by_module(functions, seed, {"test": test, "validation": validation, "train": train})
     used = Counter(name for function, _ in chosen["train"] for name in function.identifiers)
-    if not 0 < vocabulary <= len(used):
-        raise ValueError(f"vocabulary: {vocabulary}; the training functions use {len(used)} identifiers")
+    if not isinstance(vocabulary, Integral) or not 0 < vocabulary <= len(used):
+        raise ValueError(f"vocabulary: {vocabulary}; the training functions use {len(used)} identifiers: up to as many")
     ranked = sorted(used, key=lambda name: (-used[name], name))[:vocabulary]
     column = {name: i for i, name in enumerate(ranked)}
     splits = {}

@@ -1,6 +1,7 @@
 """How much smaller does a penalty make the weights of rare and of frequent words, at equal overall strength?"""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -63,13 +64,19 @@ def weight_sizes(
     frequency (the mean share of training texts that hold a word of the group) and size (the root mean square of the
     group's weights).
     """
-    if not isinstance(bins, int) or bins < 2:
+    if not isinstance(bins, Integral) or bins < 2:
         raise ValueError(f"bins: {bins}; at least 2 groups are needed")
     result = train(task, runs, steps=steps, batch_size=batch_size, evaluate=(), keep_parameters=True, progress=progress,
                    device=device)  # fmt: skip
     if weight not in result.parameters:
         raise ValueError(f"weight: {weight!r} is no parameter of the model; it has {', '.join(result.parameters)}")
     shares = {seed: task.data(int(seed))["train"][0].mean(0) for seed in result.runs["seed"].unique()}
+    shape, words = tuple(result.parameters[weight].shape[1:]), len(next(iter(shares.values())))
+    if len(shape) < 2 or shape[-1] != words or bins > words:
+        raise ValueError(
+            f"weight, bins: {weight!r} of shape {shape}, {bins}; a last axis of {words} words, in at most as many "
+            "groups, is needed"
+        )
     tables = []
     for i, seed in enumerate(result.runs["seed"]):
         square, share = result.parameters[weight][i].square().mean(0), shares[seed]
@@ -103,6 +110,7 @@ def equal_strength(name: str, seeds: Sequence[int], progress: bool = True, devic
 
     Raises ValueError for another condition, and for seeds on which the coefficients were set.
     """
+    seeds = list(seeds)
     if again := sorted(set(seeds) & set(SHRINKAGE["tuning_seeds"])):
         raise ValueError(f"seeds: {again} have set the coefficients; fresh seeds are needed")
     if name not in SHRINKAGE["conditions"]:
@@ -116,10 +124,22 @@ def equal_strength(name: str, seeds: Sequence[int], progress: bool = True, devic
     return left(measure_sizes(name, own, seeds, progress, device))
 
 
+def _alone(plain: pd.Series, needed: pd.DataFrame) -> None:
+    """Raise ValueError unless each row of ``needed`` has one size under Adam, above 0, in ``plain``."""
+    if (
+        plain.index.has_duplicates
+        or not (plain > 0).all()
+        or not pd.MultiIndex.from_frame(needed).isin(plain.index).all()
+    ):
+        raise ValueError(f"arm: {len(plain)} sizes under 'Adam'; one above 0 for each {', '.join(needed)} is needed")
+
+
 def left(sizes: pd.DataFrame) -> pd.DataFrame:
-    """Add the column ``left``: each size as a share of that under Adam, for the same seed, group and learning rate."""
+    """Add the column ``left``: each size as a share of that under Adam, for the same seed, group and learning rate.
+    Raises ValueError where Adam's size is missing, there twice, or 0."""
     keys = ["condition", "lr", "seed", "group"]
     plain = sizes[sizes["arm"] == "Adam"].set_index(keys)["size"].rename("plain")
+    _alone(plain, sizes[keys])
     both = sizes.join(plain, on=keys)
     return both.assign(left=both["size"] / both["plain"]).drop(columns="plain")
 
@@ -129,10 +149,12 @@ def halvings(shares: pd.DataFrame) -> pd.DataFrame:
     table by condition, arm and seed. The groups are of equal size, so their mean squares can be averaged."""
     groups = shares[shares["group"] >= 0]
     rare = groups[groups["group"] < (groups["group"].max() + 1) // 2]
-    rms = (rare["size"] ** 2).groupby([rare["condition"], rare["arm"], rare["seed"]], sort=False).mean() ** 0.5
+    keys = ["condition", "lr", "seed"]
+    rms = (rare["size"] ** 2).groupby([rare[key] for key in ("arm", *keys)], sort=False).mean() ** 0.5
     table = rms.rename("size").reset_index()
-    plain = table[table["arm"] == "Adam"].set_index(["condition", "seed"])["size"].rename("plain")
-    table = table[table["arm"] != "Adam"].join(plain, on=["condition", "seed"])
+    plain = table[table["arm"] == "Adam"].set_index(keys)["size"].rename("plain")
+    _alone(plain, table[keys])
+    table = table[table["arm"] != "Adam"].join(plain, on=keys)
     value = np.log2(table["plain"] / table["size"])
     return table[["condition", "arm", "seed"]].assign(step=SETTINGS["steps"], metric=RARE_WORDS.metric, value=value)
 

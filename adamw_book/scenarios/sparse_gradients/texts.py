@@ -1,5 +1,7 @@
 """Synthetic texts: bags of words in which we decide how common each word is, and which words carry the meaning."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,10 @@ def word_frequencies(words: int, length: float, zipf: bool = True, highest: floa
 
     Raises ValueError where texts of that mean length cannot be made.
     """
-    if words < 1:
+    if not isinstance(words, Integral) or words < 1:
         raise ValueError(f"words: {words}; a positive whole number is needed")
+    if not 0 < highest <= 1:
+        raise ValueError(f"highest: {highest}; a share above 0, up to 1, is needed")
     if not 0 < length < highest * words:
         raise ValueError(f"length: {length}; a number between 0 and highest · words = {highest * words:g} is needed")
     if not zipf:
@@ -35,7 +39,7 @@ def meaning(condition: str, words: int, frequent: int, rng: torch.Generator) -> 
     word noise. The first ``frequent`` words count as frequent."""
     if condition not in CONDITIONS:
         raise ValueError(f"condition: {condition!r}; choose from {', '.join(map(repr, CONDITIONS))}")
-    if not 0 < frequent < words:
+    if not isinstance(frequent, Integral) or not 0 < frequent < words:
         raise ValueError(f"frequent: {frequent}; a number of words between 1 and {words - 1} is needed")
     weights = torch.randn(words, generator=rng)
     if condition == "rare words are noise":
@@ -57,8 +61,10 @@ def synthetic_texts(
     """
     sizes = {"train": train, "validation": validation, "test": test}
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, Integral) or size < 1:
             raise ValueError(f"{name}: {size}; a positive number of texts is needed")
+    if not 0 <= strength < float("inf"):
+        raise ValueError(f"strength: {strength}; a finite number of 0 or more is needed")
     rng = generator(seed, "texts")
     share = word_frequencies(words, length, zipf=condition != "equal frequency")
     weights = meaning(condition, words, frequent, rng)

@@ -58,13 +58,21 @@ def arm_runs(settings: Mapping, seeds: Sequence[int]) -> pd.DataFrame:
 def halvings(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """How often each run of a tidy table halved a norm between its first and its last recorded step, as a tidy table.
 
-    Negative where the norm grew; never above ``MOST_HALVINGS``, since an optimizer may reach zero.
+    Negative where the norm grew; never above ``MOST_HALVINGS``, since an optimizer may reach zero; NaN for a run that
+    diverged. Raises ``ValueError`` for a norm that starts at 0, fewer than two steps, and runs that are told apart by
+    more than arm and seed.
     """
-    rows = table[table["metric"] == metric].sort_values("step")
-    ends = rows.groupby(["arm", "seed"])["value"].agg(["first", "last"])
-    if not (ends["first"] > 0).all():
-        raise ValueError(f"metric {metric!r} starts at 0 in some run; a norm above 0 is needed to count halvings")
-    value = -np.log2((ends["last"] / ends["first"]).clip(lower=2.0**-MOST_HALVINGS))
+    rows = table[table["metric"] == metric]
+    if rows["step"].nunique() < 2 or rows.duplicated(["arm", "seed", "step"]).any():
+        raise ValueError(
+            f"table: {len(rows)} rows of {metric!r} at the steps {rows['step'].unique().tolist()}; for each arm and "
+            "seed one at each of at least two steps is needed"
+        )
+    ends = rows.pivot(index=["arm", "seed"], columns="step", values="value").sort_index(axis=1)
+    first, last = ends.iloc[:, 0], ends.iloc[:, -1]
+    if not (first > 0).all():
+        raise ValueError(f"metric {metric!r} starts at {first.min()} in some run; a norm above 0 is needed")
+    value = -np.log2((last / first).clip(lower=2.0**-MOST_HALVINGS))
     return value.rename("value").reset_index().assign(step=rows["step"].max(), metric=SHRINKAGE.metric)
 
 
@@ -85,8 +93,13 @@ def null_projector(x: Tensor, tolerance: float = 1e-9) -> Tensor:
     """The projection (D, D) on the directions of input space that no example of x (N, D) has a part in.
 
     The gradient of a linear layer's weights (out, D) is a sum of outer products with the examples, so its rows never
-    leave the examples' span: times this matrix it is zero. Raises ``ValueError`` where the examples span everything.
+    leave the examples' span: times this matrix it is zero. Raises ``ValueError`` where the examples span everything,
+    and where x is no matrix of finite floating-point numbers with at least one example.
     """
+    if x.ndim != 2 or not x.numel() or not x.is_floating_point() or not x.isfinite().all():
+        raise ValueError(
+            f"x: {x.dtype} of shape {tuple(x.shape)}; finite floats (N, D), of at least one example, are needed"
+        )
     _, values, directions = torch.linalg.svd(x.double(), full_matrices=True)
     rank = int((values > tolerance * values[0]).sum())
     if rank == x.shape[1]:
@@ -102,6 +115,7 @@ def train_across(
     Returns the ensemble's table with the metric ``NULL_NORM``, the norm of the weights' part in the null space, and
     "share in the null space", its ratio to the norm of all weights: the cosine of the angle between the two.
     """
+    seeds = list(seeds)
     task = Task("digits, linear", lambda: nn.Linear(64, 10), lambda seed: digits_splits(seed, train=settings["images"]))
     projectors = {int(seed): null_projector(task.data(int(seed))["train"][0]) for seed in seeds}
 
@@ -145,6 +159,14 @@ DEEP = {
 }
 
 
+def _crossing(settings: Mapping) -> float:
+    """ℓ/λ, the √v̂ at which both decays are equally strong. Raises ``ValueError`` where one of them is not above 0."""
+    decay, l2 = settings["weight_decay"], settings["l2"]
+    if not (decay > 0 and l2 > 0):
+        raise ValueError(f"settings: weight_decay {decay}, l2 {l2}; numbers above 0 are needed")
+    return l2 / decay
+
+
 def dead_parts(seeds: Sequence[int], settings: Mapping = DEEP, progress: bool = True) -> pd.DataFrame:
     """What is silent in a deep ReLU network trained on digits, as shares of its hidden layers.
 
@@ -156,7 +178,9 @@ def dead_parts(seeds: Sequence[int], settings: Mapping = DEEP, progress: bool = 
     moment is zero, relative to where they started (absent where there are none). "below the crossing": weights with a
     nonzero √v̂ below ℓ/λ, where the coupled penalty is the stronger one.
     """
-    depth, crossing = settings["depth"], settings["l2"] / settings["weight_decay"]
+    depth, crossing, seeds = settings["depth"], _crossing(settings), list(seeds)
+    if depth < 2:
+        raise ValueError(f"settings: depth {depth}; at least two hidden layers are needed, for weights between them")
     task = Task("digits, deep", lambda: MLP(depth=depth), lambda seed: digits_splits(seed, train=settings["train"]))
     names = [f"layers.{i}.weight" for i in range(1, depth)]
     moments: dict[tuple[str, int], Tensor] = {}
@@ -224,7 +248,9 @@ NOISE = {
 def noise_regimes(settings: Mapping = NOISE) -> dict[str, float]:
     """{regime: standard deviation of the noise gradients}: weak and strong relative to ℓ/λ, where both decays hold a
     weight equally tight."""
-    crossing = settings["l2"] / settings["weight_decay"]
+    crossing = _crossing(settings)
+    if not 0 < settings["weak"] < settings["strong"]:
+        raise ValueError(f"settings: weak {settings['weak']}, strong {settings['strong']}; 0 < weak < strong is needed")
     return {f"{kind} noise, {settings[kind]:g} × ℓ/λ": settings[kind] * crossing for kind in ("weak", "strong")}
 
 
@@ -238,7 +264,9 @@ def drift(seeds: Sequence[int], settings: Mapping = NOISE) -> pd.DataFrame:
         raise ValueError(
             f"settings: steps {settings['steps']}, coordinates {settings['coordinates']}; at least 3 and 1 are needed"
         )
-    regimes, steps = noise_regimes(settings), settings["steps"]
+    regimes, steps, seeds = noise_regimes(settings), settings["steps"], list(seeds)
+    if not seeds:
+        raise ValueError("seeds: there are none; at least one is needed")
     sd = torch.tensor(list(regimes.values()))[:, None, None]
     shape, tables = (len(regimes), len(seeds), settings["coordinates"]), []
     for arm, name in ARMS.items():

@@ -6,6 +6,7 @@ matter. When it switches on, whatever was left of them at the end of training is
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from numbers import Integral
 
 import pandas as pd
 import torch
@@ -78,7 +79,7 @@ def silent_pixels(seed: int, silent: int = SETTINGS["silent"], least_sd: float =
     Raises ``ValueError`` where there are fewer of them than ``silent``, or ``silent`` is not positive.
     """
     candidates = varying(digits()[0], least_sd)
-    if not isinstance(silent, int) or not 0 < silent <= len(candidates):
+    if not isinstance(silent, Integral) or not 0 < silent <= len(candidates):
         raise ValueError(
             f"silent: {silent}; a whole number from 1 to {len(candidates)}, the pixels that vary, is needed"
         )
@@ -90,6 +91,8 @@ def set_inputs(x: Tensor, columns: Tensor, value: float) -> Tensor:
     if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < x.shape[1]:
         raise ValueError(f"columns: {columns.tolist()}; they must lie in 0…{x.shape[1] - 1}, the inputs of x")
     changed = x.clone()
+    if changed.dtype != torch.result_type(x, value):
+        raise ValueError(f"value: {value} for inputs of {x.dtype}, which cannot hold it; convert x first")
     changed[:, columns] = value
     return changed
 
@@ -161,7 +164,9 @@ def evaluate_winners(winners: pd.DataFrame, seeds: Sequence[int], progress: bool
 
     Returns test accuracies (silent, switched on, stuck on) and the norm of the silent weights at the start and the end.
     """
-    tables = []
+    if winners.empty:
+        raise ValueError("winners: the table is empty; at least one row of winners_of() is needed")
+    seeds, tables = list(seeds), []
     for condition, own in winners.groupby("condition", sort=False):
         runs = retrain(own.drop(columns="condition"), seeds, used=SETTINGS["tuning_seeds"])
         splits = ("test", "test, switched on", "test, stuck on")

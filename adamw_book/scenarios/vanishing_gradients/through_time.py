@@ -3,6 +3,7 @@ back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from numbers import Integral
 
 import pandas as pd
 import torch
@@ -62,9 +63,9 @@ def recall_sequences(
     Inputs (N, delay · (symbols + 1)): a one-hot symbol, and a last feature that is 1 at the first step and 0 after;
     from the second step on the symbols' features are normal noise of standard deviation ``noise``. Label: the symbol.
     """
-    sizes = sizes or {name: RECALL[name] for name in ("train", "validation", "test")}
-    bad = {name: size for name, size in sizes.items() if not isinstance(size, int) or size < 1}
-    if delay < 2 or symbols < 2 or noise < 0 or bad:
+    sizes = {name: RECALL[name] for name in ("train", "validation", "test")} if sizes is None else sizes
+    whole = all(isinstance(n, Integral) for n in (delay, symbols, *sizes.values()))
+    if not whole or not sizes or min(delay, symbols) < 2 or not 0 <= noise < float("inf") or min(sizes.values()) < 1:
         raise ValueError(
             f"delay {delay}, symbols {symbols}, noise {noise}, sizes {dict(sizes)}; at least two steps and symbols, "
             "noise of 0 or more and positive sizes are needed"
@@ -94,8 +95,18 @@ def gradient_norms(parameters: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Te
     """‖∂L/∂h_t‖ for every step t, replica and example, (T, R, N): the loss of each example traced back through time.
 
     parameters: those of R networks :class:`adamw_book.models.RNN` without normalisation, stacked. x (R, N, T ·
-    features), y (R, N). h_t acts on L through every later step, so ∂L/∂h_{t−1} = W_hᵀ diag(1 − h_t²) ∂L/∂h_t.
+    features), y (R, N). h_t acts on L through every later step, so ∂L/∂h_{t−1} = W_hᵀ diag(1 − h_t²) ∂L/∂h_t. Raises
+    ``ValueError`` for parameters of another network, and for x and y that do not fit these.
     """
+    names = ("input.weight", "input.bias", "recurrent.weight", "head.weight", "head.bias")
+    if set(parameters) != set(names):
+        raise ValueError(f"parameters: {', '.join(parameters)}; {', '.join(names)}, an RNN without norm, are needed")
+    replicas, _, features = parameters["input.weight"].shape
+    if x.ndim != 3 or len(x) != replicas or not x.shape[2] or x.shape[2] % features or y.shape != x.shape[:2]:
+        raise ValueError(
+            f"x, y: shapes {tuple(x.shape)} and {tuple(y.shape)}; ({replicas}, N, T · {features}) and ({replicas}, N) "
+            "are needed"
+        )
     weights = {name: p.detach() for name, p in parameters.items()}
     into, bias, matrix = (weights[name] for name in ("input.weight", "input.bias", "recurrent.weight"))
     x = x.unflatten(2, (-1, into.shape[2]))
@@ -112,8 +123,12 @@ def gradient_norms(parameters: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Te
 
 
 def spectral_radius(matrices: Tensor) -> Tensor:
-    """The largest absolute eigenvalue (R,) of each of the square matrices (R, n, n)."""
-    return torch.linalg.eigvals(matrices.detach()).abs().amax(1).to(matrices.device)
+    """The largest absolute eigenvalue (R,) of each of the square matrices (R, n, n), NaN where one is not finite."""
+    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or not matrices.shape[1]:
+        raise ValueError(f"matrices: shape {tuple(matrices.shape)}; square ones (R, n, n) are needed")
+    finite = matrices.isfinite().flatten(1).all(1)  # the library's routine may crash on others
+    largest = torch.linalg.eigvals(matrices.detach().where(finite[:, None, None], 0.0)).abs().amax(1)
+    return largest.where(finite, torch.nan).to(matrices.device)
 
 
 def recall_runs(seeds: Sequence[int], decays: Sequence[float] | None = None, l2: Sequence[float] | None = None):
