@@ -15,6 +15,8 @@ from adamw_book import __main__ as command_line
 from adamw_book import ledger, scenarios
 from adamw_book.evidence import Claim, paired, select
 from adamw_book.ledger import Study
+from adamw_book.models import MLP
+from adamw_book.scenarios import overfitting
 
 
 @pytest.mark.parametrize("chapter", scenarios.STUDIES)
@@ -22,6 +24,35 @@ def test_the_records_hold(chapter):
     """The gate: a record that is missing, stale, edited or contradicted by the code fails here."""
     problems = ledger.check(scenarios.study(chapter))
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("chapter", scenarios.STUDIES)
+def test_a_record_knows_the_task_of_each_of_its_conditions(chapter):
+    record = ledger.read(scenarios.study(chapter).claims[0].id)
+    tables = [table for table in map(record.tables.get, record.tables) if "condition" in table]
+    conditions = {name for table in tables for name in table["condition"]}
+    probe = record.probe.set_index(["run", "metric"])["value"]
+    runs = {run for run, _ in probe.index if run.startswith("untrained, ")}
+    untrained = {run.removeprefix("untrained, ").removesuffix(", seed 0") for run in runs}
+    assert conditions <= untrained and untrained
+    for name in untrained:
+        known = set(probe[f"untrained, {name}, seed 0"].index)
+        assert {"parameters", "decayed parameters", "train loss", "validation loss"} <= known, name
+
+
+@pytest.mark.parametrize("shape", [{"depth": 6}, {"depth": 8, "width": 31}, {"depth": 8, "norm": True}])
+def test_another_network_under_the_same_name_is_told(shape, monkeypatch):
+    """In a condition that the probe does not train."""
+    study = scenarios.study("overfitting")
+    monkeypatch.setitem(overfitting.MODELS, "MLP, 8 hidden layers", lambda: MLP(**shape))
+    found = {claim.id: ledger.read(claim.id).effects for claim in study.claims}
+    study = dataclasses.replace(study, effects=lambda tables: found)  # no network changes these
+    problems = ledger.check(study)
+    for noise in overfitting.LABEL_NOISE:
+        run = f"'untrained, MLP, 8 hidden layers · {noise}, seed 0' at step 0, 'parameters'"
+        claims = "claims overfitting.weak_gradients, overfitting.generalization"
+        assert any(line.startswith(f"{claims}: the probe's run {run}") for line in problems)
+    assert all("'untrained, MLP, 8 hidden layers · " in line for line in problems)
 
 
 @pytest.mark.parametrize("chapter", scenarios.STUDIES)

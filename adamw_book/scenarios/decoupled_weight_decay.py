@@ -16,6 +16,7 @@ from adamw_book.ensemble import Snapshot, Task, train
 from adamw_book.evidence import Claim, Effect, grid, paired, retrain
 from adamw_book.ledger import Study, probe_rows
 from adamw_book.models import MLP
+from adamw_book.untrained import untrained
 
 INDEPENDENT = "AdamW, lr-independent"
 
@@ -293,7 +294,8 @@ def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress:
 
 
 def probe() -> pd.DataFrame:
-    """One run of each arm from the middle of the map, and the null coordinate of one seed, on the CPU."""
+    """One run of each arm from the middle of the map, the null coordinate of one seed, and the task untrained, on the
+    CPU."""
     runs = map_runs([0])
     middle = {name: SETTINGS[name][len(SETTINGS[name]) // 2] for name in ("lr", "weight_decay", "l2", "decay_per_step")}
     chosen = runs[(runs["lr"] == middle["lr"]) & runs["decay"].isin(middle.values())].drop_duplicates("arm")
@@ -302,7 +304,8 @@ def probe() -> pd.DataFrame:
         evaluate=("train", "validation"), device="cpu", progress=False,
     )  # fmt: skip
     response = null_coordinate_response(SETTINGS["evaluation_seeds"][:1])
-    return pd.concat([probe_rows(result.table), probe_rows(response, atol=1e-3)], ignore_index=True)
+    rows = [probe_rows(result.table), probe_rows(response, atol=1e-3), untrained({TASK.name: TASK})]
+    return pd.concat(rows, ignore_index=True)
 
 
 STUDY = Study(

@@ -15,6 +15,7 @@ import torch
 
 from adamw_book.evidence import Claim, Effect, grid, paired
 from adamw_book.ledger import Study, probe_rows
+from adamw_book.untrained import untrained
 
 from .attack import attack_radius, cross_entropy_loss, margin, margin_loss, pgd, robust, zero_gradients
 from .closed_form import linear_margin, linear_radius, relu_margin
@@ -222,7 +223,8 @@ def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress:
 
 
 def probe() -> pd.DataFrame:
-    """One run of each arm under each condition, on the CPU, and what a short attack leaves of it."""
+    """One run of each arm under each condition, on the CPU, what a short attack leaves of it, and every task
+    untrained."""
     runs = grid(
         {
             "AdamW": {"lr": [0.015], "weight_decay": [0.4]},
@@ -239,7 +241,9 @@ def probe() -> pd.DataFrame:
             device="cpu",
         )  # fmt: skip
         tables.append(table.assign(condition=condition))
-    return probe_rows(pd.concat(tables, ignore_index=True))
+    tasks = {condition: condition_task(condition) for condition in CONDITIONS}
+    tasks |= {f"{model}, {seen}, doses": task(seen, model) for model in MODELS for seen in PIXELS}
+    return pd.concat([probe_rows(pd.concat(tables, ignore_index=True)), untrained(tasks)], ignore_index=True)
 
 
 STUDY = Study(

@@ -9,6 +9,7 @@ import pandas as pd
 from adamw_book.ensemble import train
 from adamw_book.evidence import CONFIGURATION, EdgeWarning, Effect, grid, paired, retrain, select, three_arms
 from adamw_book.ledger import Study, probe_rows
+from adamw_book.untrained import untrained
 
 from .settings import CONDITIONS, KEPT, MINORITY, SETTINGS, THRESHOLD, TUNING_METRICS, WEIGHTS
 from .tasks import BIASES, COUNTS, LOSSES, MODELS, judge_on_test, prior, task
@@ -213,7 +214,7 @@ def headline(
 
 
 def probe() -> pd.DataFrame:
-    """One run of each arm on both data sets, with and without class weights, on the CPU."""
+    """One run of each arm on both data sets, with and without class weights, and every task untrained, on the CPU."""
     runs = grid(
         {
             "AdamW": {"lr": [0.01], "weight_decay": [0.3]},
@@ -233,7 +234,10 @@ def probe() -> pd.DataFrame:
     rows = probe_rows(pd.concat(tables, ignore_index=True))
     # shares of a few positives move in jumps: held as loosely as an accuracy is
     jumps = rows["metric"].str.contains("recall|calibration|AUC")
-    return rows.assign(atol=rows["atol"].where(~jumps, np.where(rows["step"] <= 20, 0.05, 0.15)))
+    rows["atol"] = rows["atol"].where(~jumps, np.where(rows["step"] <= 20, 0.05, 0.15))
+    parts = {name: condition(name) for name in CONDITIONS}
+    tasks = {name: task(data, model, loss) for name, (data, model, loss, _) in parts.items()}
+    return pd.concat([rows, untrained(tasks, {name: part[3] for name, part in parts.items()})], ignore_index=True)
 
 
 STUDY = Study(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from adamw_book.evidence import Claim, Effect, grid, paired
 from adamw_book.ledger import Study, probe_rows
+from adamw_book.untrained import untrained
 
 from .conditions import (
     CONDITIONS,
@@ -206,7 +207,8 @@ def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress:
 
 
 def probe() -> pd.DataFrame:
-    """One run of each arm for the winter bit, plain and balanced, the noise inputs, and a biased sample, on the CPU."""
+    """One run of each arm for the winter bit, plain and balanced, the noise inputs, and a biased sample, and every task
+    untrained, on the CPU."""
     runs = grid(
         {
             "AdamW": {"lr": [0.005], "weight_decay": [0.4]},
@@ -229,7 +231,8 @@ def probe() -> pd.DataFrame:
     ]
     table = pd.concat(tables, ignore_index=True)
     # one group's accuracy hangs on a handful of examples: too coarse for a probe
-    return probe_rows(table[~table["metric"].str.contains("balanced")])
+    trained = probe_rows(table[~table["metric"].str.contains("balanced")])
+    return pd.concat([trained, untrained({name: task for name, (task, *_) in CONDITIONS.items()})], ignore_index=True)
 
 
 STUDY = Study(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from adamw_book.evidence import Effect, grid, select
 from adamw_book.ledger import Study, probe_rows
+from adamw_book.untrained import untrained
 
 from .conditions import (
     CONDITIONS,
@@ -117,8 +118,8 @@ def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress:
 
 
 def probe() -> pd.DataFrame:
-    """One run of each arm for a linear model and an MLP, on synthetic and on real text, and the weights' sizes of one
-    seed, on the CPU."""
+    """One run of each arm for a linear model and an MLP, on synthetic and on real text, the weights' sizes of one
+    seed, and every task untrained, on the CPU."""
     runs = grid(
         {
             "AdamW": {"lr": [0.01], "weight_decay": [1.0]},
@@ -131,9 +132,8 @@ def probe() -> pd.DataFrame:
     names = (condition("rare words are noise", "linear"), condition(LIBRARY, "MLP"))
     tables = [train_condition(name, runs, ("train", "validation"), **options) for name in names]
     sizes = equal_strength(SHRINKAGE["conditions"][0], SHRINKAGE["evaluation_seeds"][:1], progress=False, device="cpu")
-    return pd.concat(
-        [probe_rows(pd.concat(tables, ignore_index=True)), probe_rows(halvings(sizes), atol=0.03)], ignore_index=True
-    )
+    trained = [probe_rows(pd.concat(tables, ignore_index=True)), probe_rows(halvings(sizes), atol=0.03)]
+    return pd.concat([*trained, untrained({name: task(name) for name in CONDITIONS})], ignore_index=True)
 
 
 STUDY = Study(

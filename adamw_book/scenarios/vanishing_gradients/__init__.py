@@ -10,6 +10,7 @@ import pandas as pd
 
 from adamw_book.evidence import Effect, grid
 from adamw_book.ledger import Study, probe_rows
+from adamw_book.untrained import untrained
 
 from .null_space import (
     ACROSS,
@@ -19,8 +20,10 @@ from .null_space import (
     NOISE,
     NULL_NORM,
     SHRINKAGE,
+    across_task,
     arm_runs,
     dead_parts,
+    deep_task,
     drift,
     drift_effects,
     halvings,
@@ -64,6 +67,7 @@ from .through_time import (
     recall_doses,
     recall_runs,
     recall_sequences,
+    recall_task,
     recurrent,
     spectral_radius,
     through_time_effects,
@@ -91,10 +95,12 @@ __all__ = [
     "STUDY",
     "SWITCHED_ON",
     "THROUGH_TIME",
+    "across_task",
     "against",
     "arm_runs",
     "arms",
     "dead_parts",
+    "deep_task",
     "drift",
     "drift_effects",
     "evaluate_winners",
@@ -108,6 +114,7 @@ __all__ = [
     "recall_doses",
     "recall_runs",
     "recall_sequences",
+    "recall_task",
     "recurrent",
     "set_inputs",
     "shrinkage_effects",
@@ -176,7 +183,8 @@ def headline(
 
 
 def probe() -> pd.DataFrame:
-    """One run of each arm on silent inputs, across pixels, under noise and on delayed recall, on the CPU."""
+    """One run of each arm on silent inputs, across pixels, under noise and on delayed recall, and every task untrained,
+    on the CPU."""
     lr, few = 0.005, (1, 20, 100)
     runs = grid(
         {
@@ -192,8 +200,16 @@ def probe() -> pd.DataFrame:
     across = train_across([0], ACROSS | {"steps": 100, "record": few}, progress=False, device="cpu")
     tables = [silent.drop(columns="schedule"), recall.assign(condition="recall"), across.assign(condition="across")]
     noise = drift(NOISE["seeds"][:1], NOISE | {"steps": 600}).rename(columns={"regime": "condition"})
+    tasks = {name: task(name) for name in CONDITIONS} | {"across": across_task(), "deep": deep_task()}
+    for start in STARTS:
+        tasks |= {f"recall, {start}, {delay} steps": recall_task(start, delay) for delay in RECALL["delays"]}
     return pd.concat(
-        [probe_rows(pd.concat(tables, ignore_index=True)), probe_rows(noise, atol=1e-4, rtol=0.02)], ignore_index=True
+        [
+            probe_rows(pd.concat(tables, ignore_index=True)),
+            probe_rows(noise, atol=1e-4, rtol=0.02),
+            untrained(tasks),
+        ],
+        ignore_index=True,
     )
 
 

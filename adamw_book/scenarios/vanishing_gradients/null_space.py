@@ -107,16 +107,20 @@ def null_projector(x: Tensor, tolerance: float = 1e-9) -> Tensor:
     return (directions[rank:].T @ directions[rank:]).to(x.dtype)
 
 
+def across_task(settings: Mapping = ACROSS) -> Task:
+    """A linear classifier of digits, to be trained on fewer images than pixels."""
+    return Task("digits, linear", lambda: nn.Linear(64, 10), lambda seed: digits_splits(seed, train=settings["images"]))
+
+
 def train_across(
     seeds: Sequence[int], settings: Mapping = ACROSS, progress: bool = True, device: str | None = None
 ) -> pd.DataFrame:
-    """A linear classifier of digits on fewer images than pixels, the whole set at every step, one run an arm and seed.
+    """:func:`across_task`, the whole training set at every step, one run an arm and seed.
 
     Returns the ensemble's table with the metric ``NULL_NORM``, the norm of the weights' part in the null space, and
     "share in the null space", its ratio to the norm of all weights: the cosine of the angle between the two.
     """
-    seeds = list(seeds)
-    task = Task("digits, linear", lambda: nn.Linear(64, 10), lambda seed: digits_splits(seed, train=settings["images"]))
+    seeds, task = list(seeds), across_task(settings)
     projectors = {int(seed): null_projector(task.data(int(seed))["train"][0]) for seed in seeds}
 
     def measure(snapshot: Snapshot) -> dict[str, Tensor]:
@@ -167,6 +171,15 @@ def _crossing(settings: Mapping) -> float:
     return l2 / decay
 
 
+def deep_task(settings: Mapping = DEEP) -> Task:
+    """Digits for a deep ReLU network without normalisation."""
+    return Task(
+        "digits, deep",
+        lambda: MLP(depth=settings["depth"]),
+        lambda seed: digits_splits(seed, train=settings["train"]),
+    )
+
+
 def dead_parts(seeds: Sequence[int], settings: Mapping = DEEP, progress: bool = True) -> pd.DataFrame:
     """What is silent in a deep ReLU network trained on digits, as shares of its hidden layers.
 
@@ -181,7 +194,7 @@ def dead_parts(seeds: Sequence[int], settings: Mapping = DEEP, progress: bool = 
     depth, crossing, seeds = settings["depth"], _crossing(settings), list(seeds)
     if depth < 2:
         raise ValueError(f"settings: depth {depth}; at least two hidden layers are needed, for weights between them")
-    task = Task("digits, deep", lambda: MLP(depth=depth), lambda seed: digits_splits(seed, train=settings["train"]))
+    task = deep_task(settings)
     names = [f"layers.{i}.weight" for i in range(1, depth)]
     moments: dict[tuple[str, int], Tensor] = {}
 

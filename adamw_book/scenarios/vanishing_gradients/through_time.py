@@ -139,6 +139,12 @@ def recall_runs(seeds: Sequence[int], decays: Sequence[float] | None = None, l2:
     return runs.merge(pd.DataFrame({"seed": list(seeds)}), how="cross")
 
 
+def recall_task(start: str, delay: int) -> Task:
+    """Delayed recall for a network of one ``start``; its data are made once a seed."""
+    sequences = cache(lambda seed: recall_sequences(seed, delay))
+    return Task(f"recall after {delay} steps", lambda: recurrent(start), sequences)
+
+
 def train_recall(
     start: str,
     delay: int,
@@ -152,16 +158,15 @@ def train_recall(
     ``THROUGH_TIME.metric``: log₁₀(‖∂L/∂h_1‖ / ‖∂L/∂h_T‖), averaged over the first 100 validation sequences (which are
     not trained on). "spectral radius": of the recurrent matrix.
     """
-    sequences = cache(lambda seed: recall_sequences(seed, delay))
+    task = recall_task(start, delay)
 
     def measure(snapshot: Snapshot) -> dict[str, Tensor]:
-        norms = held_out_norms(snapshot, sequences)
+        norms = held_out_norms(snapshot, task.data)
         ratio = (norms[0] / norms[-1]).log10().mean(1)
         return {THROUGH_TIME.metric: ratio, "spectral radius": spectral_radius(snapshot.parameters["recurrent.weight"])}
 
     options = {"steps": RECALL["steps"], "batch_size": RECALL["batch_size"], "measure": measure, **options}
     options.setdefault("record", sorted({min(RECALL["early"], options["steps"]), options["steps"]}))
-    task = Task(f"recall after {delay} steps", lambda: recurrent(start), sequences)
     runs = runs.assign(schedule=RECALL["schedule"])
     table = train(task, runs, evaluate=evaluate, progress=progress, **options).table
     return table.drop(columns="schedule").assign(start=start, delay=delay)
