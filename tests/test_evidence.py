@@ -145,6 +145,18 @@ def test_spread_is_even_on_a_logarithmic_axis():
             spread(low, high, count)
 
 
+def test_iterators_give_the_runs_that_lists_give():
+    arms = {"AdamW": ADAMW, "Adam + L2": ADAM_L2}
+    wanted = grid(arms, range(4))
+    lazy = {arm: {name: iter(values) for name, values in axes.items()} for arm, axes in arms.items()}
+    assert grid(lazy, iter(range(4))).equals(wanted) and len(wanted) == 72
+    arrays = {arm: {name: np.array(values) for name, values in axes.items()} for arm, axes in arms.items()}
+    assert grid(arrays, np.arange(4)).equals(wanted)
+    own = {"lr": [1e-3, 1e-2], "weight_decay": [0.1, 1.0], "l2": [1e-3, 1e-2]}
+    lazy, lr_adam = {name: iter(values) for name, values in own.items()}, spread(1e-4, 0.1, 4)
+    assert grid(three_arms(lazy, iter(lr_adam)), [0]).equals(grid(three_arms(own, lr_adam), [0]))
+
+
 def test_an_unknown_arm_is_refused():
     with pytest.raises(
         ValueError, match=r"arms has the unknown arm 'Adam\+L2'; expected 'AdamW', 'Adam \+ L2', 'Adam'"
@@ -165,6 +177,9 @@ def test_unequal_budgets_are_refused():
         ({"lr": [1e-3], "momentum": [0.9]}, "unknown column 'momentum'"),
         ({"weight_decay": [0.1]}, "has no 'lr'"),
         ({"lr": []}, "lr of arm 'AdamW' is empty"),
+        ({"lr": iter(())}, "lr of arm 'AdamW' is empty"),
+        ({"lr": iter([1e-3]), "l2": iter([0.1])}, "defined by l2 = 0"),
+        ({"lr": [1e-3], "weight_decay": [float("nan")]}, "contains nan"),
         ({"lr": 1e-3}, "lr of arm 'AdamW' is 0.001; expected a list"),
         ({"lr": [1e-3, 0.0]}, "contains 0.0; expected finite values above 0"),
         ({"lr": [1e-3, float("inf")]}, "contains inf"),
@@ -280,6 +295,30 @@ def test_select_refuses_incomparable_runs():
         select(table, "validation accuracy", by="depth")
 
 
+@pytest.mark.parametrize("column", ["step", "arm", "lr", "weight_decay", "l2", "seed"])
+def test_a_run_that_does_not_say_what_it_was_is_refused(column):
+    table = tuned(peak()).astype({"step": float, "seed": float})
+    table.loc[3, column] = None
+    with pytest.raises(ValueError, match=f"1 of 54 rows have no '{column}'; every run needs one"):
+        select(table, "validation accuracy")
+    other = table.assign(metric="train accuracy")  # of another metric: not what is looked at
+    assert len(select(pd.concat([tuned(peak()), other]), "validation accuracy")) == 2
+    if column in ("step", "arm", "seed"):
+        with pytest.raises(ValueError, match=f"1 of 54 rows have no '{column}'"):
+            paired(table, "AdamW", "Adam + L2", "validation accuracy")
+    if column not in ("step", "seed"):
+        winners = select(tuned(peak()), "validation accuracy").assign(condition="deep")
+        winners.loc[0, column] = None
+        for uses in (lambda: retrain(winners, [10]), lambda: without_decay(winners, "AdamW")):
+            with pytest.raises(ValueError, match=f"1 of 2 rows have no '{column}'"):
+                uses()
+
+
+def test_a_condition_without_a_value_is_a_condition():
+    table = pd.concat([tuned(peak()).assign(depth=1.0), tuned(peak()).assign(depth=np.nan)])
+    assert len(select(table, "validation accuracy", by="depth")) == 4
+
+
 def test_conditions_that_were_tuned_to_no_decay():
     rows = [("AdamW", 0.0, 0.0, "a"), ("AdamW", 0.1, 0.0, "b"), ("Adam + L2", 0.0, 0.0, "b"), ("AdamW", 0.0, 0.0, "c")]
     winners = pd.DataFrame(rows, columns=["arm", "weight_decay", "l2", "condition"]).assign(lr=0.1)
@@ -294,6 +333,15 @@ def test_retrain_crosses_winners_with_fresh_seeds():
     assert len(runs) == 4 and runs.seed.tolist() == [10, 11, 10, 11] and runs.arm.nunique() == 2
     with pytest.raises(ValueError, match="seeds 2 were used for tuning"):
         retrain(winners, [2, 3], used=range(3))
+    with pytest.raises(ValueError, match="winners is empty; expected at least one row of select"):
+        retrain(winners.iloc[:0], [10])
+
+
+@pytest.mark.parametrize("column", ["seed", "step", "metric", "value"])
+def test_retrain_refuses_runs_in_the_place_of_winners(column):
+    winners = select(tuned(peak()), "validation accuracy")
+    with pytest.raises(ValueError, match=f"winners has the column '{column}'; expected rows of select, not of runs"):
+        retrain(winners.assign(**{column: 1}), [10])
 
 
 # ---- paired differences

@@ -15,6 +15,7 @@ from adamw_book import __main__ as command_line
 from adamw_book import ledger, scenarios
 from adamw_book.evidence import Claim, paired, select
 from adamw_book.ledger import Study
+from adamw_book.ledger.checks import _drifted, _unlike
 from adamw_book.models import MLP
 from adamw_book.scenarios import overfitting
 
@@ -532,6 +533,26 @@ def test_edited_effect(root, field, value):
     edit(root / "toy.lift.json", lambda record: record["effects"]["depth 8"].update({field: value}))
     says = "interval" if field in ("low", "high") else field
     only(ledger.check(STUDY, root), f"(different {says})")
+
+
+@pytest.mark.parametrize("bound", ["low", "high"])
+@pytest.mark.parametrize("share, clean", [(0.03, True), (-0.03, True), (0.07, False), (-0.07, False), (None, False)])
+def test_a_bound_may_move_by_a_twentieth_of_the_interval(root, bound, share, clean):
+    """As it does with another version of scipy. NaN is no bound, though it lies at no distance from any."""
+    effect = ledger.read("toy.lift", root).effects["depth 8"]
+    moved = getattr(effect, bound) + (np.nan if share is None else share * (effect.high - effect.low))
+    assert (_unlike(effect, dataclasses.replace(effect, **{bound: moved})) == "") == clean
+    if share is not None:
+        edit(root / "toy.lift.json", lambda record: record["effects"]["depth 8"].update({bound: moved}))
+        problems = ledger.check(STUDY, root)
+        assert problems == [] if clean else only(problems, "(different interval)") is None
+
+
+def test_a_probe_that_is_not_a_number_has_drifted():
+    for value, other in ((np.nan, 0.3), (0.3, np.nan), (np.nan, np.nan), (np.inf, 0.3)):
+        assert len(list(_drifted(probe(value=value), probe(value=other)))) == 1
+    for tolerance in ("atol", "rtol"):
+        assert len(list(_drifted(probe(), probe().assign(**{tolerance: np.nan})))) == 2
 
 
 def test_edited_difference(root):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from .tables import CONFIGURATION, need, rows_at, some
+from .tables import CONFIGURATION, filled, need, rows_at, some
 
 ARMS = ("AdamW", "Adam + L2", "Adam", "AdamW, lr-independent")
 _FOREIGN = {
@@ -39,9 +39,10 @@ def three_arms(own: Mapping[str, Sequence[float]], lr_adam: Sequence[float]) -> 
 
     own: lists under the keys lr, weight_decay and l2; further keys are left alone.
     """
+    lr = list(own["lr"])
     return {
-        "AdamW": {"lr": own["lr"], "weight_decay": own["weight_decay"]},
-        "Adam + L2": {"lr": own["lr"], "l2": own["l2"]},
+        "AdamW": {"lr": lr, "weight_decay": own["weight_decay"]},
+        "Adam + L2": {"lr": lr, "l2": own["l2"]},
         "Adam": {"lr": lr_adam},
     }
 
@@ -66,7 +67,7 @@ def grid(
         )
     rows, budgets = [], {}
     for arm, axes in arms.items():
-        _check_axes(arm, axes)
+        axes = _checked_axes(arm, axes)
         points = list(itertools.product(*(axes.get(name, [0.0]) for name in CONFIGURATION)))
         budgets[arm] = len(points)
         rows += [(arm, *map(float, point), seed) for point in points for seed in seeds]
@@ -78,7 +79,7 @@ def grid(
     return pd.DataFrame(rows, columns=["arm", *CONFIGURATION, "seed"])
 
 
-def _check_axes(arm: str, axes: Mapping[str, Sequence[float]]) -> None:
+def _checked_axes(arm: str, axes: Mapping[str, Iterable[float]]) -> dict[str, list[float]]:
     if arm not in ARMS:
         raise ValueError(f"arms has the unknown arm {arm!r}; expected {', '.join(map(repr, ARMS))}")
     unknown = [name for name in axes if name not in CONFIGURATION]
@@ -86,11 +87,12 @@ def _check_axes(arm: str, axes: Mapping[str, Sequence[float]]) -> None:
         raise ValueError(f"arm {arm!r} has the unknown column {unknown[0]!r}; expected {', '.join(CONFIGURATION)}")
     if "lr" not in axes:
         raise ValueError(f"arm {arm!r} has no 'lr'; expected a list of learning rates")
+    found = {}
     for name, values in axes.items():
         where = f"{name} of arm {arm!r}"
         if isinstance(values, str) or not np.iterable(values):
             raise ValueError(f"{where} is {values!r}; expected a list of numbers")
-        values = list(values)
+        values = found[name] = list(values)  # once: an iterator has nothing to give a second time
         if not values:
             raise ValueError(f"{where} is empty; expected at least one value")
         if len(set(values)) < len(values):
@@ -102,6 +104,7 @@ def _check_axes(arm: str, axes: Mapping[str, Sequence[float]]) -> None:
             )
         if name in _FOREIGN[arm] and any(values):
             raise ValueError(f"{where} is {values}; that arm is defined by {name} = 0")
+    return found
 
 
 def select(
@@ -183,6 +186,7 @@ def without_decay(winners: pd.DataFrame, arm: str) -> list[str]:
     """The conditions (column ``condition``) in which tuning gave an arm no decay: there it is plain Adam, on its own
     list of learning rates."""
     need(winners, ["arm", *CONFIGURATION, "condition"])
+    filled(winners, ["arm", *CONFIGURATION])
     own = winners[(winners["arm"] == arm) & (winners["weight_decay"] + winners["l2"] == 0)]
     return list(dict.fromkeys(own["condition"]))
 
@@ -192,13 +196,18 @@ def retrain(winners: pd.DataFrame, seeds: Iterable[int], used: Iterable[int] = (
     columns.
 
     used: the seeds of the tuning runs; an overlap raises ValueError, for a winner looks better on the seeds that chose
-    it.
+    it. So do no winners, and a table of runs in their place.
     """
     seeds = _seeds(seeds)
     both = sorted(set(seeds) & {_whole(seed) for seed in used})
     if both:
         raise ValueError(f"seeds {some(both)} were used for tuning; expected fresh seeds")
     need(winners, ["arm", *CONFIGURATION])
+    filled(winners, ["arm", *CONFIGURATION])
+    if winners.empty:
+        raise ValueError("winners is empty; expected at least one row of select")
+    if measured := [name for name in ("seed", "step", "metric", "value") if name in winners]:
+        raise ValueError(f"winners has the column {measured[0]!r}; expected rows of select, not of runs")
     runs = winners.drop(columns=["score", "n_seeds", "edge"], errors="ignore")
     return runs.merge(pd.DataFrame({"seed": seeds}), how="cross")
 

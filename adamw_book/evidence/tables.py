@@ -16,12 +16,21 @@ def need(table: pd.DataFrame, columns: Sequence[str]) -> None:
         raise ValueError(f"the table lacks the column {missing[0]!r}; it has {some(table.columns)}")
 
 
+def filled(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise ValueError for a row without a value in one of the columns: it would be left out, or paired, in silence."""
+    for name in columns:
+        if missing := int(rows[name].isna().sum()):
+            raise ValueError(f"{missing} of {len(rows)} rows have no {name!r}; every run needs one")
+
+
 def rows_at(table: pd.DataFrame, metric: str, step: int | None, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows of one metric at one step (None: the last one recorded for it)."""
+    """The rows of one metric at one step (None: the last one recorded for it). Raises ValueError where there are none,
+    and for a row that does not say its step, arm, configuration or seed."""
     need(table, [*columns, "step", "metric", "value"])
     rows = table[table["metric"] == metric]
     if rows.empty:
         raise ValueError(f"the table has no metric {metric!r}; it has {some(table['metric'].unique())}")
+    filled(rows, [name for name in ("step", "arm", *CONFIGURATION, "seed") if name in ("step", *columns)])
     steps = rows["step"].unique()
     step = steps.max() if step is None else step
     if step not in steps:
