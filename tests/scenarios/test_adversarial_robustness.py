@@ -72,6 +72,15 @@ def test_pgd_reaches_the_closed_form_on_linear_models(classes, bounds):
     assert bounds is None or (0 <= z.min() and z.max() <= 1)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_last_step_counts(steps):
+    """Two and a half times ε goes to the end of the ball in one step, and a linear model is at its worst there."""
+    weight, bias, x, y = drawn(2, classes=2)
+    z = scenario.pgd(lambda z: z @ weight.T + bias, x, y, EPSILON, steps=steps)
+    exact = scenario.linear_margin(weight, bias, x, y, EPSILON)
+    torch.testing.assert_close(scenario.margin(z @ weight.T + bias, y), exact, rtol=0, atol=1e-6)
+
+
 def small_network(seed: int = 0) -> nn.Module:
     """A trained ReLU network with three inputs and six hidden units, in float64, and its data."""
     rng = torch.Generator().manual_seed(seed)
@@ -403,18 +412,22 @@ def test_measured_networks_carry_what_was_asked_for():
         scenario.each(scenario.task(), bare, "validation", lambda f, x, y: f(x))
 
 
+def boundary_at(place: float) -> nn.Linear:
+    model = nn.Linear(1, 2)
+    with torch.no_grad():
+        model.weight[:], model.bias[:] = torch.tensor([[-1.0], [1.0]]), torch.tensor([2 * place, 0.0])
+    return model
+
+
 def test_the_attack_is_on_the_split_that_is_named():
     """One input and a boundary at ½ that stays where it is: what is nearer to it than ε is lost."""
-
-    def at_half():
-        model = nn.Linear(1, 2)
-        with torch.no_grad():
-            model.weight[:], model.bias[:] = torch.tensor([[-1.0], [1.0]]), torch.tensor([1.0, 0.0])
-        return model
-
     places = {"train": [0.1, 0.2, 0.8, 0.9], "validation": [0.1, 0.45, 0.7, 0.9], "test": [0.42, 0.45, 0.55, 0.9]}
     y = torch.tensor([0, 0, 1, 1])
-    still = Task("still", at_half, lambda seed: {name: (torch.tensor(x)[:, None], y) for name, x in places.items()})
+    still = Task(
+        "still",
+        lambda: boundary_at(0.5),
+        lambda seed: {name: (torch.tensor(x)[:, None], y) for name, x in places.items()},
+    )
     runs = grid({"Adam": {"lr": [1e-9]}}, [0, 1])
     for split, kept in (("train", 1.0), ("validation", 0.75), ("test", 0.25)):
         table, _ = scenario.measure(still, runs, split, {"steps": 2}, True, False, steps=1, batch_size=4)
@@ -422,6 +435,65 @@ def test_the_attack_is_on_the_split_that_is_named():
         assert values[f"{split} accuracy"].tolist() == [1.0] and values[f"{split} robust accuracy"].tolist() == [kept]
         radius = np.abs(np.array(places[split]) - 0.5).mean()
         np.testing.assert_allclose(values["mean L∞ radius"], radius, atol=1e-6)
+
+
+def test_a_radius_may_leave_the_range_of_pixels():
+    """The boundary lies at 1.2, beyond any image, also for a network whose radius only an attack can find."""
+    x, y = torch.tensor([[1.0], [0.9]]), torch.tensor([0, 0])
+    beyond = Task("beyond", lambda: nn.Sequential(boundary_at(1.2)), lambda seed: {"train": (x, y), "test": (x, y)})
+    table, _ = scenario.measure(
+        beyond, grid({"Adam": {"lr": [1e-9]}}, [0]), "test", None, True, False, steps=1, batch_size=2
+    )
+    values = table.set_index("metric")["value"]
+    assert values["mean L∞ radius"] == pytest.approx(0.25, abs=0.5 / 2**7) and "test robust accuracy" not in values
+
+
+@pytest.mark.filterwarnings("ignore::adamw_book.evidence.EdgeWarning")
+def test_tuning_attacks_validation_data_and_evaluation_the_test_data(monkeypatch):
+    from adamw_book.scenarios.adversarial_robustness import conditions
+
+    asked = []
+
+    def measure(task, runs, split, attack, radius=False, progress=True, **options):
+        asked.append((task, sorted(set(runs["seed"])), split, attack))
+        frames = [
+            runs.assign(step=1, metric=f"{split} {m}", value=0.5) for m in ("accuracy", "robust accuracy", "loss")
+        ]
+        return pd.concat(frames, ignore_index=True), None
+
+    monkeypatch.setattr(conditions, "measure", measure)
+    monkeypatch.setattr(scenario, "measure", measure)
+    settings = scenario.SETTINGS
+    tuning = pd.concat([scenario.tune(name) for name in scenario.CONDITIONS], ignore_index=True)
+    assert [(seeds, split, attack) for _, seeds, split, attack in asked] == [
+        (settings["tuning_seeds"], "validation", settings["tuning_attack"])
+    ] * 3
+    assert [task.perturb for task, *_ in asked] == [None, None, scenario.adversarial]
+    assert [task.name for task, *_ in asked] == [f"digits, {p}, MLP" for p, _, _ in scenario.CONDITIONS.values()]
+    assert set(tuning["metric"]) == {"validation accuracy", "validation robust accuracy"}
+    asked.clear()
+    evaluation = scenario.evaluate(scenario.choose(tuning), iter([300, 301]))
+    assert len(evaluation) == 2 * 3 * 3 * 2 * 2 and len(asked) == 6
+    asked += [None]
+    doses = scenario.dose([300], [0.0, 0.4])
+    assert all((seeds, split) == ([300], "test") for _, seeds, split, _ in asked[7:]) and len(asked[7:]) == 4
+    assert {attack == settings["attack"] for *_, attack in asked[:6]} == {True}
+    assert {(tuple(seeds), split) for _, seeds, split, _ in asked[:6]} == {((300, 301), "test")}
+    assert set(doses["model"]) == set(scenario.MODELS) and set(doses["pixels"]) == set(scenario.PIXELS)
+
+
+def test_the_shrunk_model_has_the_radius_of_the_trained_one_and_an_eighth_of_its_weights(monkeypatch):
+    monkeypatch.setitem(scenario.SETTINGS, "steps", 20)
+    table = scenario.shrunk(iter([300, 301]), progress=False).pivot(
+        index="seed", columns=["metric", "arm"], values="value"
+    )
+    radius, norm = table["mean L∞ radius"], table["weight norm"]
+    np.testing.assert_allclose(radius["shrunk"], radius["as trained"], rtol=1e-5)
+    np.testing.assert_allclose(norm["shrunk"] / norm["as trained"], scenario.DOSE["shrink"], rtol=1e-6)
+    runs = grid({"Adam": {"lr": [scenario.DOSE["lr"]]}}, [300, 301])
+    trained, _ = scenario.measure(scenario.task(model="linear"), runs, "test", None, progress=False)
+    own = trained[trained["metric"] == "weight norm"].set_index("seed")["value"]
+    np.testing.assert_allclose(norm["as trained"], own, rtol=1e-5)
 
 
 def tuned(rows):

@@ -284,6 +284,51 @@ def test_budgets_are_equal_and_steps_stay_below_one():
     assert imbalance.TUNING_METRICS[0] == settings["tuning_metric"]
 
 
+@pytest.mark.parametrize("bias", ["", " · decayed bias"])
+def test_a_condition_is_tuned_and_evaluated_as_its_name_says(bias, monkeypatch):
+    from adamw_book.scenarios.class_imbalance import protocol
+
+    asked, shares = [], []
+
+    def watched(task, runs, **options):
+        asked.append((task.name, options["evaluate"], options["decays"], set(runs["schedule"])))
+        return train(task, runs, **options | {"steps": 2})
+
+    def judged(task, result, share):
+        shares.append(share)
+        return imbalance.judge_on_test(task, result, share)
+
+    monkeypatch.setattr(protocol, "train", watched)
+    monkeypatch.setattr(protocol, "judge_on_test", judged)
+    name = "breast cancer · MLP · class-weighted" + bias
+    decays = imbalance.condition(name)[3]
+    tuning = imbalance.tune(name, [0], progress=False)
+    assert set(tuning["metric"]) == set(imbalance.TUNING_METRICS) and set(tuning["condition"]) == {name}
+    runs = grid({"AdamW": {"lr": [0.01], "weight_decay": [0.3]}}, [200])
+    table = imbalance.evaluate(name, runs, progress=False)
+    assert table["metric"].str.startswith("test ").all() and "schedule" not in table
+    own = "breast cancer · MLP · class-weighted"
+    assert asked == [(own, ("validation",), decays, {"cosine"}), (own, (), decays, {"cosine"})]
+    assert shares == [imbalance.prior("breast cancer")]
+
+
+def test_doses_are_taken_in_three_ways(monkeypatch):
+    from adamw_book.scenarios.class_imbalance import protocol
+
+    def evaluate(name, runs, steps=None, progress=True):
+        return runs.assign(condition=name, step=steps)
+
+    monkeypatch.setattr(protocol, "evaluate", evaluate)
+    table, dose = imbalance.doses("digit 8", "MLP", iter([100])), imbalance.SETTINGS["dose"]
+    assert table.groupby("training")["condition"].unique().map(list).to_dict() == {
+        "no class weights": ["digit 8 · MLP · unweighted"],
+        "no class weights, decayed bias": ["digit 8 · MLP · unweighted · decayed bias"],
+        "class weights": ["digit 8 · MLP · class-weighted"],
+    }
+    assert set(table["lr"]) == {dose["lr"]} and set(table["step"]) == {dose["steps"]} and set(table["arm"]) == {"AdamW"}
+    assert all(own["weight_decay"].tolist() == dose["weight_decay"] for _, own in table.groupby("training"))
+
+
 WINNERS = pd.DataFrame(
     [
         ("AdamW", 0.02, 0.3, 0.0, "balanced accuracy"),

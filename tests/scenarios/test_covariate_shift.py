@@ -1,5 +1,6 @@
 """Robustness · covariate shift: closed forms against others' code, and disturbed data whose answer is known."""
 
+import itertools
 import math
 
 import numpy as np
@@ -86,6 +87,9 @@ def test_adam_with_l2_trains_to_the_closed_form_and_adamw_leans_more_as_its_deca
     # the penalty's gradient ℓw belongs to ½ℓ‖w‖²
     for l2 in (0.1, 1.0):
         assert means["Adam + L2", l2] == pytest.approx(float(scenario.reliance(l2 / 2)), rel=0.03)
+    # features of another size: the reliance is on what they add, not on their weights
+    other = scenario.trained_reliance({"Adam + L2": [0.3]}, [0, 1], core=0.5, spurious=2.0, noise=0.7)
+    assert other["reliance"].mean() == pytest.approx(float(scenario.reliance(0.15, 0.5, 2.0, 0.7)), rel=0.03)
     assert abs(means["AdamW", 0.0]) < 0.01 < means["AdamW", 0.3] < means["AdamW", 3.0]
 
 
@@ -170,11 +174,11 @@ def test_winter_splits_are_disjoint_images_with_a_bit_that_flips():
 
 def test_noise_inputs_are_fresh_and_only_they_get_louder():
     x, y = torch.rand(90, 3, generator=RNG()), torch.arange(90) % 2
-    splits = scenario.chance_splits(x, y, 0, {"train": 40, "test": None}, inputs=5, louder=3.0)
+    splits = scenario.chance_splits(x, y, 0, {"train": 45, "test": None}, inputs=5, louder=3.0)
     (test, labels), (loud, same) = splits["test"], splits["louder test"]
-    assert test.shape == (50, 8) and torch.equal(labels, same) and torch.equal(test[:, :3], loud[:, :3])
+    assert test.shape == (45, 8) and torch.equal(labels, same) and torch.equal(test[:, :3], loud[:, :3])
     torch.testing.assert_close(loud[:, 3:], 3 * test[:, 3:])
-    assert not torch.equal(splits["train"][0][:40, 3:], test[:40, 3:])
+    assert (splits["train"][0][:, 3:] != test[:, 3:]).all()
 
 
 def test_shifted_splits_disturb_the_test_images_alone():
@@ -369,6 +373,18 @@ def test_every_condition_has_data_that_fits_its_model():
         assert ("shifted validation" in splits) == (name in scenario.WITH_ORACLE)
 
 
+def test_the_biased_samples_are_of_little_ink_and_of_small_nuclei():
+    splits = scenario.CONDITIONS["re-weighted by ink, MLP"][0].data(0)
+    ink = {name: x.mean(1) for name, (x, _) in splits.items()}
+    groups = scenario.SETTINGS["ink"]["groups"]
+    assert all(ink[a].max() <= ink[b].min() for a, b in itertools.pairwise(groups))
+    assert ink["train"].mean() < ink[groups[2]].mean() - 0.02
+    splits = scenario.CONDITIONS["re-weighted by radius, MLP"][0].data(0)
+    torch.testing.assert_close(splits["train"][0].std(0), torch.ones(30), atol=1e-4, rtol=0)
+    torch.testing.assert_close(splits["train"][0].mean(0), torch.zeros(30), atol=1e-4, rtol=0)
+    assert splits["the rest"][0][:, 0].mean() > 0.5
+
+
 def test_every_regime_reads_a_split_that_its_condition_has():
     for claim in scenario.STUDY.claims:
         for condition, metric in scenario.REGIMES[claim.id].values():
@@ -378,10 +394,11 @@ def test_every_regime_reads_a_split_that_its_condition_has():
 
 @pytest.mark.filterwarnings("ignore::adamw_book.evidence.EdgeWarning")
 def test_no_condition_is_tuned_or_chosen_on_test_data(monkeypatch):
-    asked = []
+    asked, seeds = [], {}
 
     def train_condition(name, runs, evaluate, progress=True, **options):
         asked.append(tuple(evaluate))
+        seeds[name] = sorted(set(runs["seed"]))
         tables = [
             runs.assign(step=400, metric=f"{s} {m}", value=0.5)
             for s in evaluate
@@ -393,6 +410,8 @@ def test_no_condition_is_tuned_or_chosen_on_test_data(monkeypatch):
     tables = [scenario.tune(name, progress=False) for name in scenario.CONDITIONS]
     assert not any("test" in split for splits in asked for split in splits)
     assert {split for splits in asked for split in splits} == {"validation", "shifted validation"}
+    tuning, few = scenario.SETTINGS["tuning_seeds"], scenario.SETTINGS["fewer_tuning_seeds"]
+    assert seeds == {name: tuning[: few.get(name)] for name in scenario.CONDITIONS} and len(seeds["digits, CNN"]) == 10
     winners = scenario.choose(pd.concat(tables, ignore_index=True))
     counts = winners.groupby("chosen_on").size()
     assert counts[scenario.IN_DISTRIBUTION] == 3 * len(scenario.CONDITIONS)
