@@ -5,7 +5,11 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.nn import functional
 
+from adamw_book.data import digits_splits
+from adamw_book.ensemble import initial_parameters
 from adamw_book.scenarios import decoupled_weight_decay as decay_map
 
 INDEPENDENT = decay_map.INDEPENDENT
@@ -124,9 +128,54 @@ def test_what_has_no_answer_is_refused(call, message):
         call()
 
 
-def test_the_box_takes_its_steps_one_by_one():
-    table = decay_map.box([0.9, 0.99], [1.0, 3.0], iter([1, 3]))
-    assert list(table.columns) == [(f"β₂ = {b}", f"{t} steps") for b in (0.9, 0.99) for t in (1, 3)]
+def test_the_box_is_measured_on_torchs_adamw():
+    table = decay_map.box([0.5, 0.999], [1.0, 3.0], iter([1, 30]))  # steps may come one by one
+    assert list(table.columns) == [(f"β₂ = {b}", f"{t} steps") for b in (0.5, 0.999) for t in (1, 30)]
+    x, y = decay_map.TASK.data(0)["train"]
+    start = initial_parameters(lambda: torch.nn.Linear(64, 10), [0])
+    for beta2, decay in itertools.product((0.5, 0.999), (1.0, 3.0)):
+        model = torch.nn.Linear(64, 10)
+        model.load_state_dict({name: p[0] for name, p in start.items()})
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, beta2), weight_decay=decay)
+        for step in range(1, 31):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            if step in (1, 30):
+                largest = max(p.abs().max().item() for p in model.parameters())
+                assert table.loc[decay, (f"β₂ = {beta2}", f"{step} steps")] == pytest.approx(decay * largest, rel=1e-3)
+    assert (table["β₂ = 0.5", "30 steps"] / table["β₂ = 0.999", "30 steps"] - 1).abs().min() > 0.005
+
+
+def test_a_fifth_of_the_training_labels_is_wrong_and_no_other():
+    found, clean = decay_map.TASK.data(3), digits_splits(3, train=300)
+    assert {name: int((y != clean[name][1]).sum()) for name, (_, y) in found.items()} == {
+        "train": 60, "validation": 0, "test": 0,
+    }  # fmt: skip
+
+
+def test_decays_are_chosen_on_validation_data_and_transferred_on_test_data_of_fresh_seeds(monkeypatch):
+    asked = []
+
+    def train_map(runs, evaluate=("validation",), progress=True):
+        asked.append((sorted(set(runs["seed"])), tuple(evaluate)))
+        tables = [
+            runs.assign(step=600, metric=f"{s} {m}", value=-runs["decay"])
+            for s in evaluate
+            for m in ("accuracy", "loss")
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    monkeypatch.setattr(decay_map, "train_map", train_map)
+    tables, settings = decay_map.run(), decay_map.SETTINGS
+    decay_map.headline(tables, [900, 901])
+    assert asked == [
+        (settings["tuning_seeds"], ("validation",)), (settings["evaluation_seeds"], ("test",)), ([900, 901], ("test",)),
+    ]  # fmt: skip
+    assert set(tables["map"]["metric"]) == {"validation accuracy"} and set(tables["transfer"]["metric"]) == {
+        "test accuracy"
+    }
+    assert sorted(set(tables["null_coordinate"]["seed"])) == settings["evaluation_seeds"]
 
 
 NULL = decay_map.SETTINGS["null_coordinate"]
@@ -229,3 +278,4 @@ def test_a_null_coordinate_answers_to_lambda_and_not_to_l():
     by_arm = response.groupby("arm")["value"]
     np.testing.assert_allclose(by_arm.get_group("AdamW"), 1.0, atol=1e-3)
     np.testing.assert_allclose(by_arm.get_group("Adam + L2"), 0.0, atol=1e-5)
+    assert by_arm.get_group("AdamW").round(7).nunique() == 4  # each seed has a start and a learning rate of its own
