@@ -10,7 +10,7 @@ from adamw_book.ensemble import batch_order, initial_parameters
 from adamw_book.evidence import grid, three_arms
 from adamw_book.models import CNN, MLP, RNN
 from adamw_book.scenarios import overfitting
-from adamw_book.scenarios.overfitting import conditions
+from adamw_book.scenarios.overfitting import conditions, pull
 
 # ---- overfitting: the conditions
 
@@ -163,9 +163,17 @@ def test_adamws_pull_on_silent_coordinates_is_exact():
 
 def test_pulls_of_a_model_carry_its_seeds_and_its_name(monkeypatch):
     monkeypatch.setitem(overfitting.PULL, "steps", 4)
+    asked = []
+
+    def record_gradients(task, *rest):
+        asked.append(task.name)
+        return overfitting.record_gradients(task, *rest)
+
+    monkeypatch.setattr(pull, "record_gradients", record_gradients)
     pulls = overfitting.measure_pull("CNN", iter([203, 201]))
     assert set(pulls["model"]) == {"CNN"} and pulls["seed"].unique().tolist() == [203, 201]
     assert np.isfinite(pulls["pull"]).all() and set(pulls["bin"]) == set(range(12))
+    assert asked == ["CNN · 20% wrong labels"]
 
 
 def test_weak_over_strong_compares_the_outer_quarters():
@@ -196,6 +204,22 @@ def test_where_strong_gradients_have_just_stopped_l2_spares_and_adamw_does_not()
     # the same halves after a silence that v has forgotten: the sparing is over
     later = overfitting.just_silenced([3], before=100, after=6000, sd=(0.03, 0.03)).set_index("arm")["value"]
     assert later["Adam + L2"] > 1
+
+
+def test_only_what_was_taken_since_the_silence_counts(monkeypatch):
+    """By hand: of what was left at the silence the silenced half loses a half and the steady one a fifth."""
+
+    def drive(gradient, start, steps, **hyper):
+        assert [bool(gradient(t, start)[:, :200].any()) for t in (3, 4)] == [True, False]  # silent after four steps
+        assert all(gradient(t, start)[:, 200:].all() for t in range(steps))
+        path = torch.ones(steps + 1, *start.shape)
+        if "weight_decay" in hyper or "l2" in hyper:
+            path[4, :, :200], path[4, :, 200:], path[-1] = 0.8, 0.5, 0.4
+        return path
+
+    monkeypatch.setattr(pull, "drive", drive)
+    values = overfitting.just_silenced([1, 2], before=4, after=3)
+    assert values["value"].tolist() == pytest.approx([np.log2(0.5 / 0.2)] * 4) and set(values["step"]) == {7}
 
 
 @pytest.mark.parametrize(
