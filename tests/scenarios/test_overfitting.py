@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from adamw_book.ensemble import batch_order, initial_parameters
+from adamw_book.ensemble import batch_order, initial_parameters, train
 from adamw_book.evidence import grid, three_arms
 from adamw_book.models import CNN, MLP, RNN
 from adamw_book.scenarios import overfitting
@@ -70,13 +70,20 @@ def test_the_arms_of_the_showcase_have_grids_of_one_size():
     assert not set(settings["tuning_seeds"]) & set(settings["evaluation_seeds"])
 
 
-def test_a_condition_is_trained_with_its_settings_unless_told_otherwise():
+def test_a_condition_is_trained_with_its_settings_unless_told_otherwise(monkeypatch):
+    schedules = []
+
+    def watched(task, runs, **options):
+        schedules.append(set(runs["schedule"]))
+        return train(task, runs, **options)
+
+    monkeypatch.setattr(conditions, "train", watched)
     name = "MLP, 1 hidden layer · 20% wrong labels"
     runs = grid({"Adam": {"lr": [0.001]}}, [0])
     table = overfitting.train_condition(name, runs, ("train",), progress=False, steps=2)
     assert set(table["condition"]) == {name} and set(table["step"]) == {2}
     table = overfitting.train_condition(name, runs, (), progress=False)
-    assert set(table["step"]) == {overfitting.SETTINGS["steps"]}
+    assert set(table["step"]) == {overfitting.SETTINGS["steps"]} and schedules == [{"cosine"}] * 2
 
 
 def test_winners_are_retrained_on_fresh_seeds_of_their_own_condition(monkeypatch):
@@ -244,6 +251,27 @@ def test_what_has_no_pull_is_refused(call, message):
 
 
 PULLS = pd.DataFrame({"arm": "AdamW", "seed": 0, "bin": range(12), "gradient": 1.0, "pull": 0.1})
+
+
+def test_effects_are_positive_where_adamw_is_ahead(monkeypatch):
+    ahead = {"AdamW": 0.7, "Adam + L2": 0.6, "Adam": 0.1}
+    evaluation = pd.DataFrame(
+        [(name, arm, seed, value + 0.01 * seed) for name in overfitting.CONDITIONS for arm, value in ahead.items()
+         for seed in range(4)],
+        columns=["condition", "arm", "seed", "value"],
+    ).assign(metric="test accuracy", step=400)  # fmt: skip
+    pulls = pd.concat([PULLS.assign(arm=arm, seed=seed, model="CNN", pull=np.where(PULLS["bin"] < 3, 0.4, 0.1) ** power)
+                       for arm, power in (("AdamW", 1), ("Adam + L2", 0.5)) for seed in (0, 1)])  # fmt: skip
+    silenced = pd.DataFrame({"arm": ["AdamW", "Adam + L2"] * 2, "seed": [0, 0, 1, 1], "value": [0.0, -3.0] * 2})
+    silenced = silenced.assign(metric=overfitting.WEAK_GRADIENTS.metric, step=1)
+    found = overfitting.STUDY.effects({"evaluation": evaluation, "pulls": pulls, "silenced": silenced})
+    weak = found[overfitting.WEAK_GRADIENTS.id]
+    assert [e.mean for e in weak.values()] == pytest.approx([1.0, 3.0]) and list(weak)[0] == "CNN"
+    means = {name: e.mean for name, e in found[overfitting.GENERALIZATION.id].items()}
+    assert means == dict.fromkeys(overfitting.CONDITIONS, pytest.approx(0.1))
+    monkeypatch.setattr(conditions, "evaluate_winners", lambda name, *rest: evaluation[evaluation["condition"] == name])
+    headline = {name: e.mean for name, e in overfitting.headline_conditions(None, [0]).items()}
+    assert headline == dict.fromkeys(overfitting.HEADLINE, pytest.approx(0.1))
 
 
 # ---- overfitting: the showcase

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.naive_bayes import MultinomialNB
 from stdlib_identifiers import corpus, functions, identifiers
 from torch.nn import functional
 
@@ -164,6 +165,11 @@ def test_a_vocabulary_comes_from_the_training_functions_alone():
 def test_the_baselines_are_chance_and_a_classifier_that_beats_it():
     found = scenario.baselines(0, train=100, validation=20, test=20, vocabulary=500)
     assert found["majority"] == pytest.approx(0.1) and found["naive Bayes"] > 0.35
+    splits = scenario.library_splits(0, train=100, validation=20, test=20, vocabulary=500)
+    model = MultinomialNB(alpha=0.1).fit(*splits["train"])
+    assert found["naive Bayes"] == pytest.approx(model.score(*splits["validation"]))
+    other = scenario.baselines(0, "test", train=100, validation=20, test=20, vocabulary=500)
+    assert other["naive Bayes"] == pytest.approx(model.score(*splits["test"]))
 
 
 # ---- the conditions
@@ -220,8 +226,8 @@ def test_winners_are_retrained_on_fresh_seeds_of_their_own_condition(monkeypatch
 
 def indicator_task(shares: list[float]) -> Task:
     x = (torch.arange(20)[:, None] < 20 * torch.tensor(shares)).float()
-    y = torch.arange(20) % 2
-    return Task("toy", lambda: torch.nn.Linear(len(shares), 2), lambda seed: {"train": (x, y), "validation": (x, y)})
+    splits = {"train": (x, torch.arange(20) % 2), "validation": (1 - x, torch.arange(20) % 2)}
+    return Task("toy", lambda: torch.nn.Linear(len(shares), 2), lambda seed: splits)
 
 
 def test_sizes_are_sorted_by_frequency_and_are_those_of_the_trained_weights():
