@@ -4,6 +4,9 @@ Every function that draws at random takes a ``torch.Generator``; ``generator(see
 so that the data split, the initial weights and the batch order of one seed never depend on each other.
 """
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -12,12 +15,34 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from adamw_book.arguments import whole
+
 Splits = dict[str, tuple[Tensor, Tensor]]
+
+
+@contextmanager
+def generators_kept(seed: int | None = None) -> Iterator[None]:
+    """Inside, the global generators of torch, numpy and python are free to move, from ``seed`` on where one is given;
+    afterwards they stand where they stood. A GPU's are not touched: what draws from them is not made reproducible here.
+    """
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would move every GPU's generator as well
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
     """A generator for one ``purpose`` ("data", "weights", "batches", …) of one ``seed``, independent of every other
-    purpose."""
+    purpose. Raises ``ValueError`` for a seed that is not a whole number of 0 or more."""
+    if not 0 <= seed < float("inf") or seed % 1:
+        raise ValueError(f"seed: {seed}; a whole number of 0 or more is needed")
     entropy = [int(seed), *purpose.encode()]
     return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
@@ -51,8 +76,14 @@ def breast_cancer() -> tuple[Tensor, Tensor]:
 
 
 def standardized(splits: Splits) -> Splits:
-    """Each feature with mean 0 and standard deviation 1 on the split "train"; the same change to all splits."""
+    """Each feature with mean 0 and standard deviation 1 on the split "train"; the same change to all splits. Raises
+    ``ValueError`` where "train" gives no standard deviation: fewer than two examples, or values that are not finite."""
     x = splits["train"][0]
+    if len(x) < 2 or not x.isfinite().all():
+        raise ValueError(
+            f"splits['train']: {len(x)} examples, {int((~x.isfinite()).sum())} values that are not finite; two or more "
+            "examples of finite values are needed"
+        )
     mean, sd = x.mean(0), x.std(0).clamp(min=1e-6)
     return {name: ((x - mean) / sd, y) for name, (x, y) in splits.items()}
 
@@ -71,11 +102,8 @@ def split(x: Tensor, y: Tensor, sizes: dict[str, int | None], rng: torch.Generat
     for i, (name, size) in enumerate(sizes.items()):
         if size is None and i == len(sizes) - 1:
             size = n - start
-        if not isinstance(size, int) or size <= 0 or start + size > n:
-            raise ValueError(
-                f"sizes[{name!r}]: {size} of the {n - start} examples left (of {n}); a positive whole number that "
-                f"fits is needed"
-            )
+        left = f"a positive whole number of at most the {n - start} examples left (of {n})"
+        size = whole(f"sizes[{name!r}]", size, 1, n - start, left)
         chosen = order[start : start + size]
         result[name] = (x[chosen], y[chosen])
         start += size
@@ -87,6 +115,7 @@ def flip_labels(y: Tensor, fraction: float, classes: int, rng: torch.Generator) 
     different class."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction: {fraction}; a share between 0 and 1 is needed")
+    whole("classes", classes, 2, needed="a whole number of at least 2, so that a label can move,")
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
         raise ValueError(
             f"y: labels from {int(y.min())} to {int(y.max())}; with classes={classes} they must lie in 0…{classes - 1}"
@@ -110,10 +139,12 @@ def digits_splits(seed: int, *, train: int, validation: int = 400, label_noise: 
 def modular_addition(seed: int, prime: int = 23, share: float = 0.6) -> Splits:
     """All pairs (a, b), 0 ≤ a, b < prime, as two one-hot vectors (2·prime,), with label (a + b) mod prime.
 
-    ``share`` of the prime² pairs is the training set; the rest is halved into validation and test.
+    ``share`` of the prime² pairs is the training set; the rest is halved into validation and test. Raises
+    ``ValueError`` for a ``prime`` that is no positive whole number and a share that leaves a split empty.
     """
     if not 0 < share < 1:
         raise ValueError(f"share: {share}; a share between 0 and 1 is needed")
+    whole("prime", prime)
     a, b = (t.flatten() for t in torch.meshgrid(torch.arange(prime), torch.arange(prime), indexing="ij"))
     x = torch.cat([one_hot(a, prime), one_hot(b, prime)], 1).float()
     held_out = len(x) - round(share * len(x))

@@ -1,6 +1,7 @@
 """The update alone: coordinates driven by gradients that we prescribe, so that a closed form can be laid over the
 measurement."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -26,8 +27,11 @@ def drive(
     ``start`` is (R, n): R replicas of n coordinates. ``lr``, ``weight_decay`` and ``l2`` may be tensors of shape
     (R,). A gradient of None means that the parameter took no part in the loss, as when a layer is frozen.
     """
-    if start.ndim != 2:
-        raise ValueError(f"start: shape {tuple(start.shape)}; a tensor (R, n), replicas × coordinates, is needed")
+    if start.ndim != 2 or not start.is_floating_point():
+        raise ValueError(
+            f"start: shape {tuple(start.shape)}, {start.dtype}; a tensor (R, n) of floating-point numbers, replicas × "
+            "coordinates, is needed"
+        )
     w = start.clone().requires_grad_()
     factors = learning_rate_factors(schedule, steps).tolist()
     optimizer = AdamW([w], lr=lr, **{"weight_decay": 0.0, **hyper})
@@ -48,7 +52,9 @@ def silent(step: int, w: Tensor) -> Tensor:
 
 def noise(sd: float | Tensor, rng: torch.Generator) -> Callable[[int, Tensor], Tensor]:
     """Gradients that are pure noise: independent normal draws of standard deviation ``sd`` (a number, or a tensor
-    (R, 1))."""
+    (R, 1)). Raises ``ValueError`` where one is negative or not finite."""
+    if not all(0 <= value < math.inf for value in torch.as_tensor(sd).flatten().tolist()):
+        raise ValueError(f"sd: {sd}; finite numbers of 0 or more are needed")
     return lambda step, w: torch.randn(w.shape, generator=rng) * sd
 
 

@@ -7,16 +7,20 @@ batches, whatever their arm: comparisons are paired. Replicas never mix, so a ru
 one of a thousand (to float rounding).
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from adamw_book.replicas import HYPER, Replicas, batch_order, initial_parameters, over_replicas
+from adamw_book.arguments import whole
+from adamw_book.data import Splits, generators_kept
+from adamw_book.replicas import HYPER, Replicas, batch_order, initial_parameters, made, over_replicas
 from adamw_book.schedules import learning_rate_factors
 from adamw_book.task import Snapshot, Task, accuracy, cross_entropy
 
@@ -36,14 +40,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Result:
-    """``table``: the runs' columns + step, metric, value (tidy). ``parameters``: {name: (R, …)}, in the order of
-    ``runs``, if kept."""
+    """``table``: the runs' columns + step, metric, value (tidy), by step, then metric, then run in the order of
+    ``runs``, however many chunks there were. ``parameters``: {name: (R, …)}, in the order of ``runs``, if kept."""
 
     table: pd.DataFrame
     runs: pd.DataFrame
     parameters: dict[str, Tensor] | None
 
 
+@generators_kept()
 def train(
     task: Task,
     runs: pd.DataFrame,
@@ -75,27 +80,26 @@ def train(
         in as many chunks as keep all cores busy.
     device: by default a GPU where there is one.
 
-    Raises ``ValueError`` for missing columns, an unknown schedule or split, an impossible batch size or step.
+    The global generators of torch, numpy and python are left as they were. Raises ``ValueError`` for missing columns,
+    coefficients that are negative or not finite, an unknown schedule or split, an impossible batch size or step.
     """
-    runs = _checked(runs, steps, batch_size)
-    record = sorted(set([steps] if record is None else record))
-    if not record or record[0] < 0 or record[-1] > steps or any(step != int(step) for step in record):
-        raise ValueError(f"record: {record}; whole numbers from 0 to steps={steps} are needed")
+    runs = _checked(runs)
+    steps = whole("steps", steps)
+    record = _recorded(record, steps)
+    if isinstance(evaluate, str):
+        raise ValueError(f"evaluate: {evaluate!r}; a sequence of names, such as ({evaluate!r},), is needed")
+    evaluate = tuple(evaluate)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     splits = {seed: task.data(int(seed)) for seed in runs["seed"].unique()}
-    missing = [name for name in ("train", *evaluate) if any(name not in s for s in splits.values())]
-    if missing:
-        raise ValueError(
-            f"evaluate: task {task.name!r} has no split {missing[0]!r}; it has {list(next(iter(splits.values())))}"
-        )
+    _check_splits(task.name, splits, ("train", *evaluate))
+    if batch_size is not None:
+        examples = len(next(iter(splits.values()))["train"][0])
+        needed = f"None, for the whole training set of {examples} examples, or a positive whole number of at most that"
+        batch_size = whole("batch_size", batch_size, 1, examples, needed)
+    if chunk_size is not None:
+        chunk_size = whole("chunk_size", chunk_size, needed="a positive whole number, or None,")
 
-    examples = min(len(s["train"][0]) for s in splits.values())
-    if batch_size is not None and batch_size > examples:
-        raise ValueError(f"batch_size: {batch_size}; the training set has {examples} examples (None takes all of them)")
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        raise ValueError(f"chunk_size: {chunk_size}; a positive whole number, or None, is needed")
-
-    template = task.model()
+    template = made(task.model)
     if any(True for _ in template.buffers()):
         raise ValueError(
             "task.model: the module keeps buffers (running statistics?), which replicas cannot share; "
@@ -135,6 +139,9 @@ def train(
             frames += tables
             kept.append(parameters)
             start += size
+    # chunk after chunk as they came; the sort is stable, so that the runs keep their order
+    metrics = list(dict.fromkeys(frame["metric"].iloc[0] for frame in frames))
+    frames.sort(key=lambda frame: (frame["step"].iloc[0], metrics.index(frame["metric"].iloc[0])))
     table = pd.concat(frames, ignore_index=True).drop(columns=[] if "schedule" in runs.attrs["given"] else ["schedule"])
     stacked = {n: torch.cat([k[n] for k in kept]) for n in kept[0]} if keep_parameters else None
     return Result(table, runs, stacked)
@@ -154,24 +161,24 @@ def side_by_side(function: Callable, chunks: Iterable) -> list:
         torch.set_num_threads(threads)
 
 
-def _checked(runs: pd.DataFrame, steps: int, batch_size: int | None) -> pd.DataFrame:
+def _checked(runs: pd.DataFrame) -> pd.DataFrame:
     missing = [c for c in ("arm", *HYPER, "seed") if c not in runs]
     if missing:
         raise ValueError(
             f"runs: no column {missing[0]!r}; needed are arm, lr, weight_decay, l2, seed (found {list(runs.columns)})"
         )
+    if taken := [c for c in ("step", "metric", "value") if c in runs]:
+        raise ValueError(f"runs: the column {taken[0]!r} is one of the result's; rename it or leave it out")
+    if not runs.columns.is_unique:
+        raise ValueError(f"runs: two columns {runs.columns[runs.columns.duplicated()][0]!r}; one of a name is needed")
     if runs.empty:
         raise ValueError("runs: the table is empty; at least one run is needed")
-    if runs[[*HYPER, "seed"]].isna().any().any():
-        raise ValueError("runs: lr, weight_decay, l2 and seed must all have a value; found a missing one")
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: {steps}; a positive whole number is needed")
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ValueError(
-            f"batch_size: {batch_size}; a positive whole number, or None for the whole training set, is needed"
-        )
-    if (runs["seed"] % 1 != 0).any():
-        raise ValueError(f"runs: the seed {runs['seed'][runs['seed'] % 1 != 0].iloc[0]}; whole numbers are needed")
+    for column in (*HYPER, "seed"):
+        number = pd.to_numeric(runs[column], errors="coerce").to_numpy(float, na_value=np.nan)
+        good = np.isfinite(number) & (number >= 0) & (column != "seed" or number == np.floor(number))
+        if not good.all():
+            kind = "a whole" if column == "seed" else "a finite"
+            raise ValueError(f"runs: {column} {runs[column][~good].iloc[0]}; {kind} number of 0 or more is needed")
     checked = runs.reset_index(drop=True).copy()
     checked.attrs["given"] = list(runs.columns)
     if "schedule" not in checked:
@@ -179,6 +186,28 @@ def _checked(runs: pd.DataFrame, steps: int, batch_size: int | None) -> pd.DataF
     for schedule in checked["schedule"].unique():
         learning_rate_factors(schedule, 1)
     return checked
+
+
+def _recorded(record: Iterable[int] | None, steps: int) -> list[int]:
+    asked = np.asarray([steps] if record is None else list(record) if np.iterable(record) else [])
+    numbers = asked.dtype.kind in "iuf" and asked.ndim == 1 and asked.size > 0
+    if not numbers or (asked != np.floor(asked)).any() or asked.min() < 0 or asked.max() > steps:
+        raise ValueError(f"record: {record}; whole numbers from 0 to steps={steps} are needed")
+    return sorted({int(step) for step in asked})
+
+
+def _check_splits(task: str, splits: dict[int, Splits], names: Iterable[str]) -> None:
+    """Replicas are stacked: under each seed a split has one shape, and a target for each input."""
+    first = next(iter(splits))
+    for seed, name in itertools.product(splits, names):
+        if name not in splits[seed]:
+            raise ValueError(f"evaluate: task {task!r} has no split {name!r}; it has {list(splits[seed])}")
+        (x, y), expected = ([tuple(t.shape) for t in splits[s][name]] for s in (seed, first))
+        if not 0 < x[0] == y[0] or [x, y] != expected:
+            raise ValueError(
+                f"task.data: {name!r} has inputs {x} and targets {y} under seed {seed}, {expected} under seed {first}; "
+                "a target for each input, and the same shapes under each seed, are needed"
+            )
 
 
 def _fitting_chunk(task, template, runs, splits, batch_size, device) -> int:

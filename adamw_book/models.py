@@ -8,6 +8,8 @@ module can be mapped over a replica axis. Images come as flat rows of 8 × 8 pix
 import torch
 from torch import Tensor, nn
 
+from adamw_book.arguments import whole
+
 
 def _he(layers: list[nn.Module]) -> None:
     """Start every layer from He et al. (2015)'s normal weights and zero biases; the last, a read-out, from variance
@@ -31,8 +33,7 @@ class MLP(nn.Module):
 
     def __init__(self, features: int = 64, width: int = 32, depth: int = 1, classes: int = 10, norm: bool = False):
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"depth: {depth}; at least one hidden layer is needed")
+        whole("depth", depth, needed="at least one hidden layer, in whole numbers,")
         sizes = [features] + [width] * depth + [classes]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth)) if norm else None
@@ -52,12 +53,15 @@ class MLP(nn.Module):
 class CNN(nn.Module):
     """Two strided 3 × 3 convolutions and a linear read-out: images (N, 64) → logits (N, classes).
 
-    ``norm=True`` puts a GroupNorm (groups of four channels) before each ReLU, which keeps no running statistics.
+    ``norm=True`` puts a GroupNorm (groups of four channels) before each ReLU, which keeps no running statistics. Raises
+    ``ValueError`` for channels that do not come in fours then.
     """
 
     def __init__(self, channels: tuple[int, int] = (8, 16), classes: int = 10, norm: bool = False):
         super().__init__()
-        a, b = channels
+        a, b = (whole("channels", count) for count in channels)
+        if norm and (a % 4 or b % 4):
+            raise ValueError(f"channels: {channels}; multiples of four, the size of GroupNorm's groups, are needed")
         self.conv1 = nn.Conv2d(1, a, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(a, b, 3, stride=2, padding=1)
         self.norm1 = nn.GroupNorm(a // 4, a) if norm else nn.Identity()
@@ -76,7 +80,8 @@ class RNN(nn.Module):
     (N, classes).
 
     For digits T = 8 image rows of ``features`` = 8 pixels. h_t = tanh(W_x x_t + W_h h_{t−1} + b); ``norm=True`` puts a
-    LayerNorm before the tanh, at every step the same one (Ba et al., 2016, Eq. 4).
+    LayerNorm before the tanh, at every step the same one (Ba et al., 2016, Eq. 4). Sequences of another number of
+    features raise ``ValueError``.
     """
 
     def __init__(self, features: int = 8, width: int = 32, classes: int = 10, norm: bool = False):
@@ -88,6 +93,10 @@ class RNN(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] % self.features or (x.ndim == 3 and x.shape[-1] != self.features):
+            raise ValueError(
+                f"x: shape {tuple(x.shape)}; (N, T·features) or (N, T, features) is needed, features={self.features}"
+            )
         n = x.shape[0]
         x = x.reshape(n, -1, self.features).permute(2, 1, 0)  # (features, T, N)
         drive = self.input.weight @ x.flatten(1) + self.input.bias[:, None]

@@ -9,37 +9,55 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from adamw_book.data import generator
+from adamw_book.arguments import whole
+from adamw_book.data import generator, generators_kept
 from adamw_book.optim import AdamW
 from adamw_book.schedules import learning_rate_factors
 from adamw_book.task import Snapshot
 
 HYPER = ["lr", "weight_decay", "l2"]
-_SEEDING = threading.Lock()  # modules draw their weights from torch's one global generator
+_SEEDING = threading.Lock()  # modules draw their weights from the one global generator of all threads
+
+
+def made(model: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """``model()`` as it is drawn under ``seed``, apart from other threads; the global generators stay where they are.
+
+    Raises ``ValueError`` for parameters on another device than the CPU: their draws would hang on it.
+    """
+    with _SEEDING, generators_kept(generator(seed, "weights").initial_seed()):
+        module = model()
+    for name, p in module.named_parameters():
+        if p.device.type != "cpu":
+            raise ValueError(f"model: it makes {name} on {p.device}; make it on the CPU, from where it is moved")
+    return module
 
 
 def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> dict[str, Tensor]:
-    """Stacked initial weights {name: (len(seeds), …)}: row i is what ``model()`` draws under seed ``seeds[i]``."""
-    by_seed = {}
-    for seed in dict.fromkeys(seeds):
-        with _SEEDING, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator(seed, "weights").initial_seed())
-            by_seed[seed] = dict(model().named_parameters())
+    """Stacked initial weights {name: (len(seeds), …)}: row i is what ``model()`` draws under seed ``seeds[i]``. The
+    global generators are left as they were. Raises ``ValueError`` for no seeds and what is no seed."""
+    if not len(seeds):
+        raise ValueError("seeds: none; at least one is needed")
+    by_seed = {seed: dict(made(model, seed).named_parameters()) for seed in dict.fromkeys(seeds)}
     first = next(iter(by_seed.values()))
     return {name: torch.stack([by_seed[seed][name].detach() for seed in seeds]) for name in first}
 
 
 def batch_order(seed: int, examples: int, batch_size: int, steps: int) -> Tensor:
     """Indices (steps, batch_size) of one seed's batches: fresh permutations of the training set, one after the
-    other."""
+    other. Raises ``ValueError`` for sizes that are no positive whole numbers and a batch larger than the set."""
+    whole("examples", examples)
+    whole("batch_size", batch_size, 1, examples, f"a positive whole number of at most examples={examples}")
+    whole("steps", steps)
     rng = generator(seed, "batches")
     epochs = -(-steps * batch_size // examples)
     stream = torch.cat([torch.randperm(examples, generator=rng) for _ in range(epochs)])
     return stream[: steps * batch_size].view(steps, batch_size)
 
 
-def over_replicas(module: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-    """``module`` as a function of stacked parameters {name: (R, …)} and inputs (R, N, …), mapped over the replicas."""
+def over_replicas(module: nn.Module | Callable[[], nn.Module]) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """``module``, or the one that it makes (:func:`made`), as a function of stacked parameters {name: (R, …)} and
+    inputs (R, N, …), mapped over the replicas."""
+    module = module if isinstance(module, nn.Module) else made(module)
     return vmap(lambda parameters, x: functional_call(module, parameters, (x,)))
 
 
@@ -48,9 +66,7 @@ class Replicas:
 
     def __init__(self, task, runs, splits, names, steps, batch_size, decays, betas, eps, device) -> None:
         self.task, self.runs = task, runs
-        with _SEEDING:  # making a module draws too, and must not come between another thread's seed and its weights
-            module = task.model()
-        self.apply = over_replicas(module)
+        self.apply = over_replicas(task.model)
         seeds = list(runs["seed"].unique())
         self.seed_of = torch.tensor([seeds.index(seed) for seed in runs["seed"]], device=device)  # (R,)
         self.data = {
@@ -65,7 +81,7 @@ class Replicas:
 
         initial = initial_parameters(task.model, list(runs["seed"]))
         self.parameters = {name: p.to(device).requires_grad_() for name, p in initial.items()}
-        hyper = {c: torch.tensor(runs[c].to_numpy(), dtype=torch.float32, device=device) for c in HYPER}
+        hyper = {c: torch.tensor(runs[c].to_numpy(float), dtype=torch.float32, device=device) for c in HYPER}
         self.base_lr = hyper.pop("lr")
         factors = np.stack([learning_rate_factors(schedule, steps) for schedule in runs["schedule"]], 1)
         self.factors = torch.tensor(factors, dtype=torch.float32, device=device)  # (steps, R)
@@ -92,7 +108,7 @@ class Replicas:
         if self.task.perturb is not None:
             now = {name: p.detach() for name, p in self.parameters.items()}
             x = self.task.perturb(lambda inputs: self.apply(now, inputs), x, y).detach()
-        loss = self.task.loss(self.apply(self.parameters, x), y)
+        loss = self.one_each("task.loss", self.task.loss(self.apply(self.parameters, x), y))
         gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
         for p, gradient in zip(self.parameters.values(), gradients, strict=True):
             p.grad = gradient
@@ -107,8 +123,19 @@ class Replicas:
             values |= self.evaluate(split)
         values["weight norm"] = sum(p.flatten(1).square().sum(1) for p in self.parameters.values()).sqrt()
         if measure is not None:
-            values |= measure(self.snapshot(step))
+            measured = measure(self.snapshot(step))
+            if taken := [name for name in measured if name in values]:
+                raise ValueError(f"measure: it gives {taken[0]!r}, which is recorded already; another name is needed")
+            values |= {name: self.one_each(f"measure[{name!r}]", value) for name, value in measured.items()}
         return [self.runs.assign(step=step, metric=m, value=v.double().cpu().numpy()) for m, v in values.items()]
+
+    def one_each(self, name: str, values: Tensor) -> Tensor:
+        """``values``, of which each replica must have its own."""
+        if values.shape != (len(self.runs),):
+            raise ValueError(
+                f"{name}: shape {tuple(values.shape)} for {len(self.runs)} replicas; one value each is needed"
+            )
+        return values
 
     def snapshot(self, step: int) -> Snapshot:
         nothing = {name: torch.zeros_like(p) for name, p in self.parameters.items()} if step == 0 else {}
@@ -130,4 +157,4 @@ class Replicas:
             logits = self.apply({n: p.detach()[rows] for n, p in self.parameters.items()}, x[self.seed_of[rows]])
             for metric, function in self.task.metrics.items():
                 parts[f"{split} {metric}"].append(function(logits, targets))
-        return {key: torch.cat(values) for key, values in parts.items()}
+        return {key: self.one_each(f"task.metrics, {key}", torch.cat(values)) for key, values in parts.items()}

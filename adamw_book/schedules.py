@@ -3,6 +3,8 @@ by."""
 
 import numpy as np
 
+from adamw_book.arguments import whole
+
 
 def _constant(progress: np.ndarray) -> np.ndarray:
     return np.ones_like(progress)
@@ -25,9 +27,8 @@ SCHEDULES = {"constant": _constant, "cosine": _cosine, "warm-up + cosine": _warm
 
 def learning_rate_factors(schedule: str, steps: int) -> np.ndarray:
     """The factors (steps,) by which a named schedule multiplies ``lr``: step t = 0 … steps−1 is taken at progress (t
-    + ½) / steps. Raises ``ValueError`` for an unknown schedule and a negative number of steps."""
+    + ½) / steps. Raises ``ValueError`` for an unknown schedule and for steps that are no whole number of 0 or more."""
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule: {schedule!r} is unknown; choose from {', '.join(map(repr, SCHEDULES))}")
-    if steps < 0:
-        raise ValueError(f"steps: {steps}; a number of 0 or more is needed")
+    steps = whole("steps", steps, 0, needed="a whole number of 0 or more")
     return SCHEDULES[schedule]((np.arange(steps) + 0.5) / steps)

@@ -27,8 +27,7 @@ def untrained(
     rows = []
     for name, task in tasks.items():
         parameters = initial_parameters(task.model, [seed])
-        with torch.random.fork_rng(devices=[]):  # making a module draws weights, which nobody needs
-            logits = over_replicas(task.model())
+        logits = over_replicas(task.model)
         decayed = (decays or {}).get(name, lambda parameter: True)
         sizes = {parameter: value[0].numel() for parameter, value in parameters.items()}
         found = {

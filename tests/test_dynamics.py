@@ -291,8 +291,16 @@ def test_the_gradient_sees_the_step_and_the_weights_of_that_step():
 
 
 def test_a_start_without_replicas_is_refused():
-    with pytest.raises(ValueError, match=r"start: shape \(3,\); a tensor \(R, n\)"):
+    with pytest.raises(ValueError, match=r"start: shape \(3,\), torch.float32; a tensor \(R, n\)"):
         drive(silent, torch.ones(3), 5)
+    with pytest.raises(ValueError, match=r"start: shape \(1, 3\), torch.int64; a tensor \(R, n\) of floating-point"):
+        drive(silent, torch.ones(1, 3, dtype=torch.int64), 5)
+
+
+@pytest.mark.parametrize("sd", [-1.0, math.nan, torch.tensor([[1.0], [math.inf]])])
+def test_noise_of_no_size_is_refused(sd):
+    with pytest.raises(ValueError, match="(?s)sd: .*; finite numbers of 0 or more are needed"):
+        noise(sd, rng())
 
 
 def test_noise_has_its_size_and_comes_from_its_generator():
@@ -313,5 +321,5 @@ def test_scale_invariant_noise_is_orthogonal_and_inverse_to_the_norm():
 
 
 def test_a_negative_number_of_steps_is_refused():
-    with pytest.raises(ValueError, match="steps: -1; a number of 0 or more is needed"):
+    with pytest.raises(ValueError, match="steps: -1; a whole number of 0 or more is needed"):
         drive(silent, torch.zeros(1, 1), -1)

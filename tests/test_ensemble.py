@@ -1,5 +1,9 @@
 """The engine: every row of an ensemble is the run that plain torch would have made, whatever stands beside it."""
 
+import math
+import random
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +11,7 @@ import torch
 from torch import nn
 
 from adamw_book import ensemble, replicas
-from adamw_book.data import digits_splits
+from adamw_book.data import digits_splits, generator
 from adamw_book.ensemble import Task, batch_order, initial_parameters, train
 from adamw_book.models import CNN, MLP, RNN
 from adamw_book.schedules import SCHEDULES, learning_rate_factors
@@ -33,7 +37,19 @@ RUNS = pd.DataFrame(
 
 
 def task(model=MLP, **options) -> Task:
-    return Task("digits", model, lambda seed: digits_splits(seed, train=60, validation=40, **options))
+    """In float64: Adam divides a gradient by its own size, so that what rounding leaves of one that vanishes counts as
+    a whole step, and in float32 the order in which a processor adds would show."""
+
+    def data(seed):
+        return {
+            name: (x.double(), y) for name, (x, y) in digits_splits(seed, train=60, validation=40, **options).items()
+        }
+
+    return Task("digits", lambda: model().double(), data)
+
+
+# The coefficients are float32 in an ensemble and float64 in a run alone: 12 to 40 steps of at most 5e-3 · 2⁻²⁴ apart.
+NEAR = {"rtol": 1e-6, "atol": 2e-8}
 
 
 def values(result, metric: str, step: int) -> np.ndarray:
@@ -72,8 +88,7 @@ def test_every_row_equals_its_solo_run_with_torch(name, batch_size):
             torch.testing.assert_close(
                 result.parameters[parameter][i],
                 expected.detach(),
-                rtol=1e-5,
-                atol=1e-6,
+                **NEAR,
                 msg=lambda m, p=parameter: f"{p}: {m}",
             )
 
@@ -86,7 +101,7 @@ def test_schedules_are_per_replica(schedule):
     for i, run in enumerate(runs.itertuples()):
         expected = dict(solo(t, run, 20, 16, run.schedule).named_parameters())
         for parameter, stack in result.parameters.items():
-            torch.testing.assert_close(stack[i], expected[parameter].detach(), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(stack[i], expected[parameter].detach(), **NEAR)
 
 
 def test_schedule_shapes():
@@ -97,7 +112,13 @@ def test_schedule_shapes():
     assert learning_rate_factors("warm-up + cosine", 100)[:10].tolist() == sorted(
         learning_rate_factors("warm-up + cosine", 100)[:10]
     )
-    assert (learning_rate_factors("WSD", 100)[10:80] == 1).all()
+    progress = (np.arange(100) + 0.5) / 100
+    wsd = np.where(progress < 0.1, progress / 0.1, np.where(progress > 0.8, (1 - progress) / 0.2, 1.0))
+    np.testing.assert_allclose(learning_rate_factors("WSD", 100), wsd, rtol=1e-12)
+    np.testing.assert_allclose(learning_rate_factors("cosine", 100), np.cos(np.pi * progress / 2) ** 2, rtol=1e-9)
+    warm = np.where(progress < 0.1, progress / 0.1, np.cos(np.pi / 2 * (progress - 0.1) / 0.9) ** 2)
+    np.testing.assert_allclose(learning_rate_factors("warm-up + cosine", 100), warm, rtol=1e-9)
+    assert (learning_rate_factors("constant", 100) == 1).all()
 
 
 def test_a_run_is_the_same_alone_and_in_any_chunk():
@@ -107,8 +128,8 @@ def test_a_run_is_the_same_alone_and_in_any_chunk():
     for i in range(len(RUNS)):
         alone = train(t, RUNS.iloc[[i]], steps=30, batch_size=16, keep_parameters=True, progress=False, device="cpu")
         for name in together.parameters:
-            torch.testing.assert_close(alone.parameters[name][0], together.parameters[name][i], rtol=1e-5, atol=1e-6)
-            torch.testing.assert_close(in_twos.parameters[name][i], together.parameters[name][i], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(alone.parameters[name][0], together.parameters[name][i], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(in_twos.parameters[name][i], together.parameters[name][i], rtol=1e-9, atol=1e-9)
 
 
 def test_chunks_side_by_side_give_what_one_after_the_other_gives():
@@ -124,9 +145,34 @@ def test_chunks_side_by_side_give_what_one_after_the_other_gives():
     finally:
         torch.set_num_threads(threads)
     one, three = results
-    pd.testing.assert_frame_equal(one.table, three.table, rtol=1e-4)
+    pd.testing.assert_frame_equal(one.table, three.table, rtol=1e-7)
     for name in one.parameters:
-        torch.testing.assert_close(one.parameters[name], three.parameters[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(one.parameters[name], three.parameters[name], rtol=1e-9, atol=1e-9)
+
+
+def test_the_tables_order_is_that_of_steps_metrics_and_runs_whatever_the_chunks():
+    def measure(snapshot):
+        return {"replicas": torch.full((len(snapshot.runs),), float(len(snapshot.runs)))}
+
+    runs = RUNS.assign(mark=list("ebdac"))
+    metrics = [f"{split} {metric}" for split in ("validation", "train") for metric in ("loss", "accuracy")]
+    metrics += ["weight norm", "replicas"]
+    expected = [(step, metric, mark) for step in (0, 2, 3) for metric in metrics for mark in "ebdac"]
+    threads, tables = torch.get_num_threads(), []
+    try:
+        for n, size in ((1, None), (1, 2), (2, None), (3, 2), (2, 1), (2, 5)):
+            torch.set_num_threads(n)
+            result = train(
+                task(), runs, steps=3, batch_size=16, record=(3, 0, 2), evaluate=("validation", "train"),
+                measure=measure, chunk_size=size, keep_parameters=True, progress=False, device="cpu",
+            )  # fmt: skip
+            order = list(result.table[["step", "metric", "mark"]].itertuples(index=False, name=None))
+            assert order == expected, (n, size)
+            tables.append(result.table[result.table["metric"] != "replicas"])
+    finally:
+        torch.set_num_threads(threads)
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(tables[0], table, rtol=1e-7)
 
 
 def test_arms_are_paired_by_seed():
@@ -145,14 +191,72 @@ def test_batches_go_through_the_training_set_epoch_by_epoch():
     order = batch_order(0, 60, 20, 6)
     for epoch in order.view(2, 60):
         assert sorted(epoch.tolist()) == list(range(60))
+    assert not torch.equal(*order.view(2, 60))
+    # from the generator that is the batches' own: what the weights or the data draw does not move them
+    rng = generator(0, "batches")
+    assert torch.equal(order.view(2, 60), torch.stack([torch.randperm(60, generator=rng) for _ in range(2)]))
 
 
 def test_initial_weights_leave_the_global_generator_alone():
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    initial_parameters(MLP, [0, 1])
-    assert torch.equal(torch.rand(3), expected)
+    unmoved(lambda: initial_parameters(Drawn, [0, 1]))
+    a, b = (initial_parameters(Drawn, [seed, 7]) for seed in (7, 3))
+    assert torch.equal(a["w"][0], a["w"][1]) and torch.equal(a["w"][1], b["w"][1])
+    assert (a["w"][0] != b["w"][0]).all()
+
+
+def test_initial_weights_are_what_the_model_draws_under_the_weights_own_seed():
+    torch.manual_seed(generator(4, "weights").initial_seed())
+    expected = dict(MLP().named_parameters())
+    assert all(torch.equal(p[1], expected[name]) for name, p in initial_parameters(MLP, [3, 4]).items())
+
+
+class Drawn(nn.Module):
+    """Draws from torch, numpy and python, as somebody's start may."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([torch.rand(1).item(), np.random.rand(), random.random()]))
+
+    def forward(self, x):
+        return x[:, :3] * self.w
+
+
+def unmoved(function) -> None:
+    """Asserts that the global generators stand where they stood."""
+
+    def states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1:3], random.getstate()
+
+    before = states()
+    function()
+    for one, other in zip(before, states(), strict=True):
+        np.testing.assert_equal(one, other)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 3])
+def test_training_leaves_every_global_generator_alone(chunk_size, monkeypatch):
+    def data(seed):
+        np.random.rand(), random.random()
+        y = torch.zeros(6, dtype=torch.long)
+        return dict.fromkeys(("train", "validation"), (torch.rand(6, 3), y))
+
+    def measure(snapshot):
+        return {"drawn": torch.rand(len(snapshot.runs)) + np.random.rand() + random.random()}
+
+    def fail(seed):
+        raise AssertionError("a GPU's generator was seeded")
+
+    drawing = Task("drawn", Drawn, data)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", fail)
+    monkeypatch.setattr(torch.cuda, "manual_seed", fail)
+    options = {"steps": 2, "chunk_size": chunk_size, "progress": False, "device": "cpu"}
+    unmoved(lambda: train(drawing, RUNS, batch_size=2, record=(0, 1), measure=measure, **options))
+    with pytest.raises(ValueError, match="measure"):
+        unmoved(lambda: train(drawing, RUNS, measure=lambda snapshot: {"weight norm": torch.rand(5)}, **options))
+
+
+def test_a_module_is_made_without_moving_a_generator():
+    unmoved(lambda: ensemble.over_replicas(Drawn))
 
 
 def test_recorded_trajectory_and_measure():
@@ -164,17 +268,61 @@ def test_recorded_trajectory_and_measure():
             "largest weight": torch.stack([p.abs().flatten(1).amax(1) for p in snapshot.parameters.values()]).amax(0)
         }
 
-    result = train(
-        task(), RUNS, steps=10, batch_size=16, record=(0, 5, 10), measure=measure, progress=False, device="cpu"
-    )
+    options = {"steps": 10, "batch_size": 16, "progress": False, "device": "cpu", "chunk_size": len(RUNS)}
+    result = train(task(), RUNS, record=(0, 5, 10), measure=measure, **options)
     table = result.table
     assert list(table.columns[:5]) == list(RUNS.columns) and set(table["step"]) == {0, 5, 10}
     wanted = {"train loss", "train accuracy", "validation loss", "validation accuracy", "weight norm", "largest weight"}
     assert set(table["metric"]) == wanted and len(table) == 3 * len(wanted) * len(RUNS)
     assert [s for s, _, _ in seen] == [0, 5, 10] and seen[0][1] == (5, 32, 64)
-    last = train(task(), RUNS, steps=10, batch_size=16, keep_parameters=True, progress=False, device="cpu")
+    last = train(task(), RUNS, keep_parameters=True, **options)
     norm = torch.cat([p.flatten(1) for p in last.parameters.values()], 1).norm(dim=1)
     np.testing.assert_allclose(values(result, "weight norm", 10), norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [16, None])
+def test_a_snapshot_holds_the_gradient_and_the_second_moment_of_its_step(batch_size):
+    seen = []
+    train(task(), RUNS, steps=2, batch_size=batch_size, record=(0, 1, 2), betas=(0.9, 0.99), chunk_size=len(RUNS),
+          measure=lambda s: seen.append(copied(s)) or {}, progress=False, device="cpu")  # fmt: skip
+    start, first, second = seen
+    for i, run in enumerate(RUNS.itertuples()):
+        x, y = task().data(run.seed)["train"]
+        order = batch_order(run.seed, 60, batch_size, 2) if batch_size else [slice(None)] * 2
+        moment = 0.0
+        for step, before, after in ((0, start, first), (1, first, second)):
+            model = task().model()
+            model.load_state_dict({name: p[i] for name, p in before.parameters.items()})
+            nn.functional.cross_entropy(model(x[order[step]]), y[order[step]]).backward()
+            for name, p in model.named_parameters():
+                torch.testing.assert_close(after.gradients[name][i], p.grad, rtol=1e-9, atol=1e-12)
+            name = "layers.0.weight"
+            joined = after.gradients[name][i] + run.l2 * before.parameters[name][i]
+            moment = 0.99 * moment + 0.01 * joined**2
+            torch.testing.assert_close(after.exp_avg_sq[name][i], moment, rtol=1e-6, atol=1e-15)
+    assert [s.step for s in seen] == [0, 1, 2] and all(s.runs["arm"].equals(RUNS["arm"]) for s in seen)
+    assert not any(t.any() for group in (start.gradients, start.exp_avg_sq) for t in group.values())
+
+
+def copied(snapshot):
+    parts = {
+        name: {n: t.clone() for n, t in getattr(snapshot, name).items()}
+        for name in ("parameters", "gradients", "exp_avg_sq")
+    }
+    return replace(snapshot, **parts)
+
+
+def test_many_replicas_are_each_judged_on_their_own_seeds_data():
+    """More than are evaluated at a time, so that a block's rows must find their seeds."""
+    runs = pd.concat([RUNS.iloc[[0]].assign(seed=seed) for seed in [*[0] * 128, 1, 2]])
+    result = train(task(), runs, steps=1, batch_size=16, keep_parameters=True, progress=False, device="cpu",
+                   chunk_size=len(runs), evaluate=("validation",))  # fmt: skip
+    for i in (0, 127, 128, 129):
+        model = task().model()
+        model.load_state_dict({n: p[i] for n, p in result.parameters.items()})
+        x, y = task().data(runs["seed"].iloc[i])["validation"]
+        expected = nn.functional.cross_entropy(model(x), y).item()
+        assert values(result, "validation loss", 1)[i] == pytest.approx(expected, rel=1e-9)
 
 
 def test_metrics_are_those_of_each_model_alone():
@@ -196,8 +344,9 @@ def test_metrics_are_those_of_each_model_alone():
 
 
 def test_a_diverged_run_counts_as_zero_accuracy():
-    logits = torch.tensor([[[0.0, 1.0]], [[float("nan"), 1.0]]])
-    assert ensemble.accuracy(logits, torch.tensor([[1], [1]])).tolist() == [1.0, 0.0]
+    logits = torch.tensor([[[1.0, 0.0]], [[math.nan, 1.0]], [[math.inf, 0.0]], [[1.0, -math.inf]]])
+    assert logits.argmax(-1).eq(0).all()  # NaN counts as the largest there
+    assert ensemble.accuracy(logits, torch.zeros(4, 1, dtype=torch.long)).tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
 def test_parameters_that_do_not_decay():
@@ -228,7 +377,7 @@ def test_parameters_that_do_not_decay():
         nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
         optimizer.step()
     for name, p in model.named_parameters():
-        torch.testing.assert_close(kept.parameters[name][0], p.detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(kept.parameters[name][0], p.detach(), **NEAR)
 
 
 @pytest.mark.parametrize(
@@ -251,13 +400,43 @@ def test_short_memory_halves_the_chunk(monkeypatch):
             raise torch.OutOfMemoryError("full")
         return real(model, seeds)
 
-    t = task()
-    expected = train(t, RUNS, steps=5, batch_size=16, progress=False, device="cpu").table
+    options = {"steps": 5, "batch_size": 16, "chunk_size": len(RUNS), "progress": False, "device": "cpu"}
+    expected = train(task(), RUNS, **options).table
     monkeypatch.setattr(replicas, "initial_parameters", short)
-    got = train(t, RUNS, steps=5, batch_size=16, progress=False, device="cpu").table
+    got = train(task(), RUNS, **options).table
     assert sizes == [5, 2, 2, 1]
-    order = ["seed", "arm", "metric"]
-    np.testing.assert_allclose(got.sort_values(order)["value"], expected.sort_values(order)["value"], rtol=1e-5)
+    pd.testing.assert_frame_equal(got, expected, rtol=1e-7)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    n = np.int64
+    options = {"progress": False, "device": "cpu"}
+    result = train(task(), RUNS, steps=n(4), batch_size=n(16), chunk_size=n(2), record=np.array([0, 4]), **options)
+    expected = train(task(), RUNS, steps=4, batch_size=16, chunk_size=2, record=[4, 0, 0, 4], **options)
+    pd.testing.assert_frame_equal(result.table, expected.table)
+    assert torch.equal(batch_order(n(3), n(60), n(16), n(9)), batch_order(3, 60, 16, 9))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: batch_order(0, 60, 61, 9), "batch_size: 61; a positive whole number of at most examples=60"),
+        (lambda: batch_order(0, 60, 0, 9), "batch_size: 0; a positive whole number"),
+        (lambda: batch_order(0, 0, 1, 9), "examples: 0; a positive whole number"),
+        (lambda: batch_order(0, 60, 6, 0), "steps: 0; a positive whole number"),
+        (lambda: batch_order(0.5, 60, 6, 1), "seed: 0.5; a whole number of 0 or more"),
+        (lambda: initial_parameters(MLP, []), "seeds: none; at least one is needed"),
+        (lambda: initial_parameters(MLP, [-1]), "seed: -1; a whole number of 0 or more"),
+        (lambda: learning_rate_factors("linear", 5), "schedule: 'linear' is unknown"),
+        (lambda: learning_rate_factors("WSD", 2.5), "steps: 2.5; a whole number of 0 or more"),
+    ],
+)
+def test_bad_input_of_the_parts_names_the_argument(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+EMPTY = {"train": (torch.zeros(0, 64), torch.zeros(0, dtype=torch.long)), "validation": None}
 
 
 class Stateful(nn.Module):
@@ -274,17 +453,41 @@ class Stateful(nn.Module):
     [
         ({"runs": RUNS.drop(columns="l2")}, "runs: no column 'l2'"),
         ({"runs": RUNS.iloc[:0]}, "runs: the table is empty"),
-        ({"runs": RUNS.assign(lr=np.nan)}, "found a missing one"),
+        ({"runs": RUNS.assign(lr=np.nan)}, "runs: lr nan; a finite number of 0 or more is needed"),
+        ({"runs": RUNS.assign(lr=-1e-3)}, "runs: lr -0.001; a finite number of 0 or more is needed"),
+        ({"runs": RUNS.assign(weight_decay=[0, 0, -0.5, 0, 0])}, "runs: weight_decay -0.5; a finite number"),
+        ({"runs": RUNS.assign(l2=[0, np.inf, 0, 0, 0])}, "runs: l2 inf; a finite number"),
+        ({"runs": RUNS.assign(l2="much")}, "runs: l2 much; a finite number"),
+        ({"runs": RUNS.assign(step=1)}, "runs: the column 'step' is one of the result's; rename it or leave it out"),
+        ({"runs": RUNS.assign(metric=1)}, "runs: the column 'metric'"),
+        ({"runs": RUNS.assign(value=1)}, "runs: the column 'value'"),
+        ({"runs": pd.concat([RUNS, RUNS[["lr"]]], axis=1)}, "runs: two columns 'lr'; one of a name is needed"),
         ({"runs": RUNS.assign(schedule="linear")}, "schedule: 'linear' is unknown; choose from 'constant'"),
         ({"steps": 0}, "steps: 0; a positive whole number"),
-        ({"batch_size": 0}, "batch_size: 0; a positive whole number"),
-        ({"batch_size": 61}, "batch_size: 61; the training set has 60"),
-        ({"record": (0, 99)}, r"record: \[0, 99\]; whole numbers from 0 to steps=5"),
-        ({"record": (0.5,)}, r"record: \[0.5\]; whole numbers"),
-        ({"runs": RUNS.assign(seed=0.5)}, "runs: the seed 0.5; whole numbers are needed"),
+        ({"batch_size": 0}, "batch_size: 0; None, for the whole"),
+        ({"batch_size": 61}, "batch_size: 61; None, for the whole training set of 60 examples, or a positive whole"),
+        ({"batch_size": 2.0}, "batch_size: 2.0; None"),
+        ({"record": (0, 99)}, r"record: \(0, 99\); whole numbers from 0 to steps=5"),
+        ({"record": (0.5,)}, r"record: \(0.5,\); whole numbers"),
+        ({"record": (-1, 2)}, r"record: \(-1, 2\); whole numbers"),
+        ({"record": (np.nan,)}, r"record: \(nan,\); whole numbers"),
+        ({"record": ()}, r"record: \(\); whole numbers"),
+        ({"record": 3}, "record: 3; whole numbers"),
+        ({"record": "end"}, "record: end; whole numbers"),
+        ({"runs": RUNS.assign(seed=0.5)}, "runs: seed 0.5; a whole number of 0 or more is needed"),
+        ({"runs": RUNS.assign(seed=-1)}, "runs: seed -1; a whole number of 0 or more is needed"),
         ({"evaluate": ("holdout",)}, "no split 'holdout'; it has"),
+        ({"evaluate": "train"}, r"evaluate: 'train'; a sequence of names, such as \('train',\)"),
+        ({"measure": lambda s: {"weight norm": torch.ones(5)}}, "measure: it gives 'weight norm', which is recorded"),
+        ({"measure": lambda s: {"m": torch.ones(())}}, r"measure\['m'\]: shape \(\) for \d replicas; one value each"),
+        ({"task": replace(task(), loss=lambda o, y: o.mean())}, r"task.loss: shape \(\) for \d replicas"),
+        ({"task": Task("t", MLP, lambda seed: digits_splits(0, train=60 + seed))}, r"'train' has inputs \(61, 64\)"),
+        ({"task": Task("t", MLP, lambda seed: dict.fromkeys(EMPTY, EMPTY["train"]))}, "a target for each input"),
+        ({"task": Task("t", lambda: MLP().to("meta"), task().data)}, "it makes layers.0.weight on meta; make it on"),
         ({"task": task(Stateful)}, "keeps buffers"),
         ({"chunk_size": 0}, "chunk_size: 0; a positive whole number"),
+        ({"chunk_size": 2.5}, "chunk_size: 2.5; a positive whole number"),
+        ({"steps": 2.5}, "steps: 2.5; a positive whole number"),
     ],
 )
 def test_bad_input_names_the_argument(change, message):

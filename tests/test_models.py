@@ -184,10 +184,22 @@ def test_logits_have_one_column_a_class_and_examples_do_not_mix(name):
     assert list(model.buffers()) == [] and model.train()(x).equal(model.eval()(x))
 
 
-@pytest.mark.parametrize("depth", [0, -1])
+@pytest.mark.parametrize("depth", [0, -1, 1.5])
 def test_an_mlp_without_hidden_layers_is_refused(depth):
     with pytest.raises(ValueError, match=f"depth: {depth}; at least one hidden layer"):
         MLP(depth=depth)
+
+
+@pytest.mark.parametrize("channels", [(2, 16), (8, 6), (0, 8)])
+def test_channels_that_do_not_come_in_fours_have_no_groups(channels):
+    with pytest.raises(ValueError, match=r"channels: (\(\d, \d+\); multiples of four|0; a positive whole number)"):
+        CNN(channels, norm=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 16), (2, 63), (2, 8, 4)])
+def test_sequences_of_another_width_are_refused(shape):
+    with pytest.raises(ValueError, match=r"x: shape .*; \(N, T·features\) or \(N, T, features\) is needed, features=8"):
+        RNN()(torch.zeros(shape))
 
 
 def test_sizes_are_those_asked_for():

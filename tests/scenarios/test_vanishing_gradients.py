@@ -8,10 +8,11 @@ from torch.nn import functional
 
 from adamw_book.data import digits, digits_splits
 from adamw_book.dynamics import remaining
-from adamw_book.ensemble import Snapshot, initial_parameters
+from adamw_book.ensemble import Snapshot, initial_parameters, train
 from adamw_book.evidence import grid
 from adamw_book.models import MLP, RNN
 from adamw_book.scenarios import vanishing_gradients as scenario
+from adamw_book.scenarios.vanishing_gradients import null_space
 
 # ---- inputs that are silent in training
 
@@ -56,7 +57,7 @@ def test_pixels_are_silent_until_they_switch_on():
 
 @pytest.mark.parametrize("sizes", [{"train": 0}, {"train": -5}, {"train": 1797}, {"validation": 0}])
 def test_empty_splits_are_refused(sizes):
-    with pytest.raises(ValueError, match="a positive whole number that fits is needed"):
+    with pytest.raises(ValueError, match="a positive whole number of at most the .* is needed"):
         scenario.silenced_splits(0, **sizes)
 
 
@@ -153,7 +154,8 @@ def test_tuning_seeds_are_no_evaluation_seeds():
 def test_halvings():
     rows = [("Adam", 0, 4.0), ("Adam", 7, 8.0), ("AdamW", 0, 4.0), ("AdamW", 7, 0.5), ("Adam + L2", 0, 4.0)]
     table = pd.DataFrame([*rows, ("Adam + L2", 7, 0.0)], columns=["arm", "step", "value"]).assign(seed=0, metric="norm")
-    found = scenario.halvings(table.sample(frac=1, random_state=0), "norm").set_index("arm")["value"].to_dict()
+    between = pd.concat([table, table[table["step"] == 7].assign(step=5, value=77.0)])
+    found = scenario.halvings(between.sample(frac=1, random_state=0), "norm").set_index("arm")["value"].to_dict()
     assert found == {"Adam": -1.0, "AdamW": 3.0, "Adam + L2": scenario.MOST_HALVINGS}
     with pytest.raises(ValueError, match="metric 'norm' starts at 0"):
         scenario.halvings(table.assign(value=0.0), "norm")
@@ -194,8 +196,14 @@ def test_across_pixels_the_gradient_has_no_null_part_and_adams_step_has():
     norms = table[table["metric"] == scenario.NULL_NORM].pivot(index=["arm", "seed"], columns="step", values="value")
     grown = (norms[100] / norms[0]).groupby("arm").mean()
     assert grown["Adam"] > grown["AdamW"] > 1.5 > 1 > grown["Adam + L2"]
-    share = table.loc[table["metric"] == "share in the null space", "value"]
+    share = table[table["metric"] == "share in the null space"].set_index(["step", "arm", "seed"])["value"]
     assert share.between(0, 1).all()
+    for seed in (0, 1):
+        projector = scenario.null_projector(digits_splits(seed, train=40)["train"][0])
+        start = initial_parameters(lambda: torch.nn.Linear(64, 10), [seed])["weight"][0]
+        norm = (start @ projector).norm()
+        assert norms.loc["Adam", seed][0] == pytest.approx(norm.item(), rel=1e-5)
+        assert share[0, "Adam", seed] == pytest.approx((norm / start.norm()).item(), rel=1e-5)
 
 
 def test_shrinkage_is_counted_for_pixels_and_across_them_against_both():
@@ -229,9 +237,26 @@ def test_dead_units_and_their_gradients_are_found():
     assert dead == 1 / 8 and not first[1].any() and not second[:, 1].any()
 
 
-def test_dead_parts_of_a_deep_network():
-    settings = scenario.DEEP | {"steps": 30}
+def test_dead_parts_of_a_deep_network(monkeypatch):
+    settings, moments = scenario.DEEP | {"steps": 30}, {}
+
+    def watched(task, runs, *, measure, **options):
+        def both(snapshot):
+            v = torch.cat([snapshot.exp_avg_sq[f"layers.{i}.weight"].flatten(1) for i in range(1, 8)], 1)
+            moments.update(zip(zip(snapshot.runs["arm"], snapshot.runs["seed"], strict=True), v.clone(), strict=True))
+            return measure(snapshot)
+
+        return train(task, runs, measure=both, **options)
+
+    monkeypatch.setattr(null_space, "train", watched)
     table = scenario.dead_parts(iter([0, 1]), settings, progress=False)
+    crossing = settings["l2"] / settings["weight_decay"]
+    below = table[table["metric"] == "below the crossing"].set_index(["arm", "seed"])["value"].to_dict()
+    assert below == {
+        run: pytest.approx(((v > 0) & ((v / (1 - 0.999**30)).sqrt() < crossing)).float().mean().item(), abs=1e-3)
+        for run, v in moments.items()
+    }
+    assert len(below) == 6 and all(0.02 < share < 0.98 for share in below.values())
     with pytest.raises(ValueError, match="settings: depth 1; at least two hidden layers"):
         scenario.dead_parts([0], settings | {"depth": 1})
     with pytest.raises(ValueError, match="settings: weight_decay 0, l2 0.005; numbers above 0"):

@@ -87,7 +87,7 @@ def arms(settings: Mapping = SETTINGS) -> dict[str, dict[str, list[float]]]:
 
 def stacked(task: Task, parameters: Mapping[str, Tensor]) -> Logits:
     """The logits (R, N, C) of R trained models, {name: (R, …)}, as a function of their inputs (R, N, D)."""
-    apply = over_replicas(task.model())
+    apply = over_replicas(task.model)
     return lambda x: apply(dict(parameters), x)
 
 

@@ -153,7 +153,7 @@ def scores(task: Task, result: Result, split: str, block: int = 128) -> tuple[Te
     """Logits (R, N) and targets (R, N) of trained models (a result with its parameters kept) on one split."""
     if result.parameters is None:
         raise ValueError("result.parameters: None; train with keep_parameters=True")
-    apply = over_replicas(task.model())
+    apply = over_replicas(task.model)
     data = {seed: task.data(int(seed))[split] for seed in result.runs["seed"].unique()}
     x, y = (torch.stack([data[seed][i] for seed in result.runs["seed"]]) for i in (0, 1))
     parts = [
