@@ -122,7 +122,7 @@ def sets_of_gradients(device: str, backend: str | None) -> None:
 
 
 def gradients_of_one_kind_after_another(device: str, backend: str | None) -> None:
-    """A gradient of another layout at one step, of its parameter's at the next."""
+    """A gradient of another layout or dtype at one step, of its parameter's at the next."""
     p, q = (nn.Parameter(random(0, 4, 4, device=device)) for _ in range(2))
     mine, theirs = AdamW([p], lr=0.1, backend=backend), torch.optim.AdamW([q], lr=0.1)
     for step in range(4):
@@ -130,6 +130,11 @@ def gradients_of_one_kind_after_another(device: str, backend: str | None) -> Non
         p.grad = q.grad = grad.t() if step % 2 else grad
         mine.step()
         theirs.step()
+    grad = random(5, 4, 4, device=device).bfloat16()
+    p.grad, q.grad = torch.zeros_like(p), grad.float()
+    p.grad.data = grad
+    mine.step()
+    theirs.step()
     torch.testing.assert_close(p, q, **CLOSE)
 
 

@@ -203,16 +203,17 @@ def stochastic_rounding_as_the_reference(device: str, backend: str | None) -> No
 
 
 def stochastic_rounding_of_one_replica(device: str, backend: str | None) -> None:
-    """A replica is rounded as it would be alone."""
-    params = tensors([(R, 600)], device=device, dtype=torch.bfloat16)
-    grads = tensors([(R, 600)], seed=1, device=device, dtype=torch.bfloat16)
-    alone = params[0][2].clone()
-    give(params, grads)
-    lr = torch.tensor([0.1, 0.2, 0.3, 0.4], device=device)
-    AdamW(params, lr=lr, stochastic_rounding=True, backend=backend).step()
-    alone.grad = grads[0][2].clone()
-    AdamW([alone], lr=float(lr[2]), stochastic_rounding=True, backend=backend).step()
-    assert torch.equal(params[0][2], alone)
+    """A replica is rounded as it would be alone, at the ends of its row and in full blocks."""
+    for length in (600, 2048):
+        params = tensors([(R, length)], device=device, dtype=torch.bfloat16)
+        grads = tensors([(R, length)], seed=1, device=device, dtype=torch.bfloat16)
+        alone = params[0][2].clone()
+        give(params, grads)
+        lr = torch.tensor([0.1, 0.2, 0.3, 0.4], device=device)
+        AdamW(params, lr=lr, stochastic_rounding=True, backend=backend).step()
+        alone.grad = grads[0][2].clone()
+        AdamW([alone], lr=float(lr[2]), stochastic_rounding=True, backend=backend).step()
+        assert torch.equal(params[0][2], alone)
 
 
 def state_in_float32(device: str, backend: str | None) -> None:
@@ -233,6 +234,11 @@ def state_in_float32(device: str, backend: str | None) -> None:
         for name in ("exp_avg", "exp_avg_sq"):
             assert ours.state[p][name].dtype == torch.float32
             torch.testing.assert_close(ours.state[p][name], control.state[q][name], **CLOSE)
+    number = torch.ones(3, dtype=torch.complex64, device=device)  # whose moments are complex, whatever is asked
+    number.grad = number.clone()
+    ours = AdamW([number], state_dtype=torch.float32, backend=backend)
+    ours.step()
+    assert ours.state[number]["exp_avg"].dtype == torch.complex64
 
 
 def explanation(device: str, backend: str | None) -> None:
