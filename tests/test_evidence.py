@@ -115,6 +115,8 @@ def test_effect_as_text():
     assert found.contrast == "AdamW − (Adam + L2)"
     assert effect([0.5] * 8, metric="weight norm").text() == "+0.5000 [+0.5000, +0.5000], n = 8"
     assert effect([12.5] * 8, metric="log2 ratio").text() == "+12.50 [+12.50, +12.50], n = 8"
+    wide = Effect("AdamW", "Adam", "log2 ratio", pd.Series(dtype=float), 0.5, -0.25, 1.25, 0.95, 24)
+    assert str(wide) == "+0.50 [−0.25, +1.25], n = 24"
     with pytest.raises(ValueError, match="scale is 'percent'"):
         found.text("percent")
 
@@ -218,6 +220,9 @@ def test_select_finds_the_interior_peak_of_each_arm():
 def test_select_chooses_the_best_mean_and_not_the_best_seed():
     lucky = tuned(lambda row: 0.99 if (row.lr, row.weight_decay, row.seed) == (1e-1, 4.0, 0) else peak()(row))
     assert select(lucky, "validation accuracy").lr.tolist() == [1e-2, 1e-2]
+    failing = tuned(lambda row: {1e-3: 0.5, 1e-2: 0.6, 1e-1: 0.9 * (row.seed > 0) - (row.seed == 0)}[row.lr])
+    with pytest.warns(EdgeWarning, match="weight_decay"):
+        assert select(failing, "validation accuracy").lr.tolist() == [1e-2, 1e-2]
 
 
 def test_select_names_edges():
@@ -271,6 +276,12 @@ def test_ties_go_to_the_smaller_decay_and_then_to_the_smaller_lr():
     assert (won.weight_decay, won.lr) == (0.1, 1e-1)
 
 
+def test_what_is_nearly_the_best_is_no_tie():
+    table = tuned(lambda row: 0.9 + 1e-6 * row.weight_decay, {"AdamW": ADAMW})
+    with pytest.warns(EdgeWarning):
+        assert select(table, "validation accuracy").weight_decay.tolist() == [4.0]
+
+
 def test_a_diverged_configuration_is_never_chosen():
     table = tuned(peak())
     table.loc[(table.lr == 1e-2) & (table.weight_decay == 1.0) & (table.seed == 2), "value"] = np.nan
@@ -320,7 +331,8 @@ def test_a_condition_without_a_value_is_a_condition():
 
 
 def test_conditions_that_were_tuned_to_no_decay():
-    rows = [("AdamW", 0.0, 0.0, "a"), ("AdamW", 0.1, 0.0, "b"), ("Adam + L2", 0.0, 0.0, "b"), ("AdamW", 0.0, 0.0, "c")]
+    rows = [("AdamW", 0.0, 0.0, "a"), ("AdamW", 0.1, 0.0, "b"), ("Adam + L2", 0.0, 0.0, "b"), ("AdamW", 0.0, 0.0, "c"),
+            ("Adam + L2", 0.0, 0.1, "c")]  # fmt: skip
     winners = pd.DataFrame(rows, columns=["arm", "weight_decay", "l2", "condition"]).assign(lr=0.1)
     assert without_decay(winners, "AdamW") == ["a", "c"] and without_decay(winners, "Adam + L2") == ["b"]
     assert without_decay(winners, "Adam") == []
@@ -333,6 +345,8 @@ def test_retrain_crosses_winners_with_fresh_seeds():
     assert len(runs) == 4 and runs.seed.tolist() == [10, 11, 10, 11] and runs.arm.nunique() == 2
     with pytest.raises(ValueError, match="seeds 2 were used for tuning"):
         retrain(winners, [2, 3], used=range(3))
+    with pytest.raises(ValueError, match="seeds 1, 2 were used for tuning"):
+        retrain(winners, [3, 2, 4, 1], used=iter(range(3)))
     with pytest.raises(ValueError, match="winners is empty; expected at least one row of select"):
         retrain(winners.iloc[:0], [10])
 
@@ -433,6 +447,9 @@ def test_the_interval_narrows_with_seeds_and_widens_with_confidence():
     assert many.high - many.low < few.high - few.low
     wide = Effect.of(few.differences, "AdamW", "Adam + L2", "test accuracy", confidence=0.99)
     assert wide.low < few.low < few.mean < few.high < wide.high
+    table = measured(correlated(rng))
+    wide, usual = (paired(table, "AdamW", "Adam + L2", "test accuracy", confidence=c) for c in (0.99, 0.95))
+    assert wide.low < usual.low < usual.high < wide.high and (wide.confidence, usual.confidence) == (0.99, 0.95)
 
 
 def test_the_interval_is_corrected_for_skew():
@@ -458,6 +475,11 @@ def test_equal_differences_have_an_interval_of_no_width(value):
 def test_rounding_noise_does_not_widen_an_interval():
     found = effect([0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2, 0.3, 0.3])
     assert found.low == found.mean == found.high == 0.3
+
+
+def test_small_differences_between_large_ones_are_no_noise():
+    found = effect(1 + 1e-6 * np.random.default_rng(0).normal(size=24))
+    assert found.low < found.mean < found.high
 
 
 def test_two_values_that_differ_give_finite_bounds():

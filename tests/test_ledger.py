@@ -208,6 +208,7 @@ def test_writing_twice_gives_the_same_bytes(root, tmp_path):
     ledger.write(STUDY, STUDY.run(False), root, seconds=1.23)
     assert {path: path.read_bytes() for path in root.rglob("*.*")} == before
     assert {path.name for path in before} == {"toy.lift.json", "winners.csv.gz", "evaluation.csv.gz"}
+    assert all(content[4:8] == bytes(4) for path, content in before.items() if path.suffix == ".gz")  # no time of day
 
 
 def test_the_stated_hash_is_that_of_the_csv_text(root):
@@ -443,6 +444,14 @@ def test_changed_settings(root):
     only(ledger.check(study, root), "the protocol changed since the record was made (settings: seeds, steps)")
 
 
+def test_a_fingerprint_hangs_on_every_setting_and_on_no_order():
+    found = ledger.fingerprint({"steps": 400, "grid": {"lr": [0.1, 0.2], "l2": [0.0]}})
+    assert found == ledger.fingerprint({"grid": {"l2": [0.0], "lr": [0.1, 0.2]}, "steps": 400})
+    assert len(found) == 16 and set(found) <= set("0123456789abcdef")
+    others = [{"steps": steps, "grid": {"lr": [0.1, 0.2], "l2": [0.0]}} for steps in range(400)]
+    assert len({found, *map(ledger.fingerprint, others)}) == 401
+
+
 def test_edited_settings(root):
     edit(root / "toy.lift.json", lambda record: record["settings"].update(seeds=[0, 24]))
     problems = ledger.check(changed(settings=STUDY.settings | {"seeds": [0, 24]}), root)
@@ -524,6 +533,11 @@ def test_edited_verdict(root):
 def test_edited_verdict_of_a_regime(root):
     edit(root / "toy.lift.json", lambda record: record["verdicts"].update({"depth 1": "supported"}))
     only(ledger.check(STUDY, root), "the verdict 'supported' under 'depth 1' does not follow from the recorded effect")
+
+
+def test_a_verdict_more(root):
+    edit(root / "toy.lift.json", lambda record: record["verdicts"].update({"depth 9": "supported"}))
+    only(ledger.check(STUDY, root), "the record has depth 1, depth 8 and verdicts under depth 1, depth 8, depth 9")
 
 
 @pytest.mark.parametrize(
@@ -669,6 +683,15 @@ def test_stability_sets_other_seeds_beside_the_record(root):
     assert set(table["overall"]) == {"supported"}  # the record's verdict over the same regime, not "conditional"
     assert table["effect"].str.contains("n = 12").all()
     assert ledger.kept(table) == {"toy.lift": True}
+
+
+def test_a_master_seed_is_judged_over_all_its_regimes(root):
+    def both(tables, seeds, progress):
+        table = runs()
+        return effects({"evaluation": table.assign(seed=table["seed"].map(dict(enumerate(seeds))))})
+
+    table = ledger.stability(changed(headline=both), (1,), root, progress=False)
+    assert table["verdict"].tolist() == ["refuted", "supported"] * 2 and set(table["overall"]) == {"conditional"}
 
 
 def test_a_verdict_that_hangs_on_the_seeds_is_told(root):

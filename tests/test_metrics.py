@@ -125,6 +125,8 @@ def test_the_best_threshold_is_the_middle_one_of_several():
     alternating = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]])
     # cuts at 0.5, 2.5 and 4.5 all have a balanced accuracy of 2/3
     assert metrics.best_threshold(alternating, torch.tensor([[0, 1, 0, 1, 0, 1]])).item() == 2.5
+    # below all, in the middle and above all: 1/2 each
+    assert metrics.best_threshold(alternating[:, :4], torch.tensor([[1, 0, 1, 0]])).item() == 1.5
 
 
 def test_accuracy_at_the_share_that_the_data_have_is_plain_accuracy():

@@ -205,6 +205,13 @@ def test_the_arms_have_grids_of_one_size_that_decay_can_bear():
     runs = scenario.tuning_runs("equal frequency · MLP", [0, 1])
     assert runs.groupby("arm").size().to_dict() == {"AdamW": 50, "Adam + L2": 50, "Adam": 50}
     assert runs.loc[runs["arm"] == "Adam", "lr"].agg(["min", "max"]).tolist() == [0.0005, 0.3]
+    for name, (text, model) in scenario.CONDITIONS.items():
+        own = scenario.SETTINGS["grids"]["real text" if text == "real text" else f"synthetic, {model}"]
+        runs = scenario.tuning_runs(name)
+        assert set(runs["seed"]) == set(scenario.SETTINGS["tuning_seeds"])
+        for arm, decay in (("AdamW", "weight_decay"), ("Adam + L2", "l2")):
+            of_arm = runs[runs["arm"] == arm]
+            assert set(of_arm[decay]) == set(own[decay]) and set(of_arm["lr"]) == set(own["lr"])
 
 
 def test_winners_are_retrained_on_fresh_seeds_of_their_own_condition(monkeypatch):
