@@ -20,11 +20,12 @@ STAMP = $(VENV)/.installed
 $(shell test ! -e $(STAMP) || $(BIN) -c pass >/dev/null 2>&1 || rm -f $(STAMP))
 
 .NOTPARALLEL:
-.PHONY: help book test pages serve lint bench evidence stability lock clean
+.PHONY: help book test test-elsewhere pages serve lint bench evidence stability lock clean
 
 help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
 	@echo 'make test        unit tests, formula checks and every notebook, on the CPU'
+	@echo 'make test-elsewhere  all tests but notebooks and pages, with the arithmetic and threads of another processor'
 	@echo 'make pages       check the built pages in Chromium'
 	@echo 'make serve       show the built book on http://127.0.0.1:$(PORT)  (PORT=...)'
 	@echo 'make lint        ruff'
@@ -61,6 +62,11 @@ book: $(STAMP)
 # Threads of two notebooks at once would only get in each other's way.
 test: $(STAMP)
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN) -m pytest -n $(WORKERS) --dist worksteal
+
+# Without vector instructions, with the same results of MKL on every make, and two threads an operation.
+test-elsewhere: $(STAMP)
+	CUDA_VISIBLE_DEVICES= ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2 $(BIN) -m pytest \
+		-n $(WORKERS) --dist worksteal --ignore tests/test_notebooks.py --ignore tests/test_pages.py tests
 
 pages: $(STAMP)
 	$(BIN) -m pytest tests/test_pages.py
