@@ -44,7 +44,7 @@ def generator(seed: int, purpose: str) -> torch.Generator:
     if not 0 <= seed < float("inf") or seed % 1:
         raise ValueError(f"seed: {seed}; a whole number of 0 or more is needed")
     entropy = [int(seed), *purpose.encode()]
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1)
 
 
 @cache
