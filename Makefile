@@ -61,11 +61,11 @@ book: $(STAMP)
 
 # Threads of two notebooks at once would only get in each other's way.
 test: $(STAMP)
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN) -m pytest -n $(WORKERS) --dist worksteal
+	env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN) -m pytest -n $(WORKERS) --dist worksteal
 
 # Without vector instructions, with the same results of MKL on every make, and two threads an operation.
 test-elsewhere: $(STAMP)
-	CUDA_VISIBLE_DEVICES= ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2 $(BIN) -m pytest \
+	env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS CUDA_VISIBLE_DEVICES= ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2 $(BIN) -m pytest \
 		-n $(WORKERS) --dist worksteal --ignore tests/test_notebooks.py --ignore tests/test_pages.py tests
 
 pages: $(STAMP)
