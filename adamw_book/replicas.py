@@ -65,7 +65,7 @@ class Replicas:
     """The replicas of one chunk: their data, stacked parameters and optimizer. S distinct seeds serve R replicas."""
 
     def __init__(self, task, runs, splits, names, steps, batch_size, decays, betas, eps, device) -> None:
-        self.task, self.runs = task, runs
+        self.task, self.runs, self.device = task, runs, device
         self.apply = over_replicas(task.model)
         seeds = list(runs["seed"].unique())
         self.seed_of = torch.tensor([seeds.index(seed) for seed in runs["seed"]], device=device)  # (R,)
@@ -78,6 +78,9 @@ class Replicas:
             examples = self.data["train"][0].shape[1]
             orders = [batch_order(int(seed), examples, batch_size, steps) for seed in seeds]
             self.orders = torch.stack(orders, 1).to(device)  # (steps, S, batch)
+        self.taken = torch.zeros(1, dtype=torch.long, device=device)  # steps
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.eager = steps if device.type != "cuda" or steps < 20 else 3  # steps before one is recorded into a graph
 
         initial = initial_parameters(task.model, list(runs["seed"]))
         self.parameters = {name: p.to(device).requires_grad_() for name, p in initial.items()}
@@ -90,21 +93,37 @@ class Replicas:
             {"params": [p for name, p in self.parameters.items() if decays(name)], **hyper},
             {"params": [p for name, p in self.parameters.items() if not decays(name)], "weight_decay": 0.0, "l2": 0.0},
         ]
-        self.optimizer = AdamW([g for g in groups if g["params"]], lr=self.lr, betas=betas, eps=eps)
+        self.optimizer = AdamW(
+            [g for g in groups if g["params"]], lr=self.lr, betas=betas, eps=eps, capturable=device.type == "cuda"
+        )
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs (R, N, …) and targets (R, N) of step 1 … steps: gathered once a seed, then handed to its replicas."""
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Inputs (R, N, …) and targets (R, N) of the next step: gathered once a seed, then handed to its replicas."""
         if self.full_batch is not None:
             return self.full_batch
-        order = self.orders[step - 1]
+        order = self.orders.index_select(0, self.taken)[0]
         row = torch.arange(len(order), device=order.device)[:, None]
         x, y = self.data["train"]
         # index_select copies whole rows, where indexing with a tensor would copy element by element
         return x[row, order].index_select(0, self.seed_of), y[row, order].index_select(0, self.seed_of)
 
     def advance(self, step: int) -> None:
-        """Update number ``step``, from 1. Replicas share no parameter, so the gradient of the sum is each one's own."""
-        x, y = self.batch(step)
+        """Update number ``step``, from 1, one after the other.
+
+        The operations of one step are too small for a GPU: it would wait for their launches. So they are recorded into
+        a CUDA graph, which is then launched as a whole. What a graph cannot hold, such as a ``perturb`` that looks at
+        its numbers, goes on as it began.
+        """
+        if step == self.eager + 1:
+            self._record_graph()
+        if self.graph is not None:
+            self.graph.replay()
+        else:
+            self._update()
+
+    def _update(self) -> None:
+        """Replicas share no parameter, so the gradient of the sum is each one's own."""
+        x, y = self.batch()
         if self.task.perturb is not None:
             now = {name: p.detach() for name, p in self.parameters.items()}
             x = self.task.perturb(lambda inputs: self.apply(now, inputs), x, y).detach()
@@ -112,8 +131,22 @@ class Replicas:
         gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
         for p, gradient in zip(self.parameters.values(), gradients, strict=True):
             p.grad = gradient
-        torch.mul(self.base_lr, self.factors[step - 1], out=self.lr)
+        torch.mul(self.base_lr, self.factors.index_select(0, self.taken)[0], out=self.lr)
         self.optimizer.step()
+        self.taken += 1
+
+    def _record_graph(self) -> None:
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.empty_cache()  # a graph has memory of its own
+        try:
+            with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._update()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            torch.cuda.synchronize(self.device)
+            return
+        self.graph = graph
 
     @torch.no_grad()
     def record(self, step: int, evaluate, measure) -> list[pd.DataFrame]:

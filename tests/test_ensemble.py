@@ -93,6 +93,42 @@ def test_every_row_equals_its_solo_run_with_torch(name, batch_size):
             )
 
 
+@pytest.fixture
+def graphs(monkeypatch) -> list:
+    """What of each chunk became a CUDA graph, None where its steps go on one by one."""
+    found, record = [], replicas.Replicas._record_graph
+    monkeypatch.setattr(replicas.Replicas, "_record_graph", lambda self: (record(self), found.append(self.graph)))
+    return found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("batch_size", [16, None])
+def test_every_row_on_a_gpu_equals_its_solo_run(name, batch_size, graphs):
+    t, runs = task(MODELS[name]), RUNS.assign(schedule=["constant", "cosine", "WSD", "cosine", "constant"])
+    result = train(t, runs, steps=30, batch_size=batch_size, keep_parameters=True, progress=False, device="cuda")
+    assert len(graphs) == 1 and graphs[0] is not None
+    for i, run in enumerate(runs.itertuples()):
+        for parameter, expected in solo(t, run, 30, batch_size, run.schedule).named_parameters():
+            torch.testing.assert_close(result.parameters[parameter][i], expected.detach(), **NEAR)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_step_that_no_graph_can_hold_goes_on_a_gpu(looks, graphs):
+    """A ``perturb`` that looks at its numbers waits for the GPU, which a recording does not allow."""
+
+    def perturb(logits, x, y):
+        return x + 0.01 * logits(x).mean((1, 2))[:, None, None] if not looks or x.sum().item() > 0 else x
+
+    t = replace(task(), perturb=perturb)
+    options = {"steps": 30, "batch_size": 16, "keep_parameters": True, "progress": False}
+    here, there = (train(t, RUNS, device=device, **options) for device in ("cpu", "cuda"))
+    assert [graph is None for graph in graphs] == [looks]
+    for name, p in here.parameters.items():
+        torch.testing.assert_close(there.parameters[name], p, **NEAR)
+
+
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_schedules_are_per_replica(schedule):
     t = task()

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -56,33 +58,51 @@ def rows(device: torch.device, replicas: int = 1000, steps: int = 3) -> float:
     return max((p[r] - q).abs().max().item() for r in chosen for p, q in zip(params, alone[r], strict=True))
 
 
+def workers() -> int:
+    """Processes that share a GPU while it is checked: a core each, and memory for as many contexts."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
+
+
 def tests_on_the_gpu() -> int:
     """Failures among the tests that use it: torch's own configurations, the kernel's cases, CUDA graphs."""
     print("tests on the GPU:", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/optim", "-k", "cuda or gpu"]
+    command += ["-n", str(workers())] if find_spec("xdist") else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    print(*done.stdout.splitlines()[-5:], sep="\n")
+    print(*done.stdout.splitlines()[-12:], sep="\n")
     counted = [int(n) for n in re.findall(r"(\d+) (?:failed|error)", done.stdout)]
     return sum(counted) if done.returncode == 0 and " passed" in done.stdout else max(1, sum(counted))
 
 
+# Hazards need shared memory, which the kernels use for sums over a block.
+TOOLS = {"memcheck": [], "racecheck": ["clipped", "explain", "all", "norm", "explanation"]}
+
+
 def sanitizer() -> int | None:
-    """Errors that NVIDIA's compute-sanitizer finds while the kernel's cases run, and cases that fail; None where it is
-    not installed."""
+    """Errors and hazards that NVIDIA's compute-sanitizer finds while the kernel's cases run, and cases that fail; None
+    where it is not installed."""
     tool = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if tool is None:
         print("compute-sanitizer is not installed")
         return None
     print("compute-sanitizer:", flush=True)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    errors = 0
-    for half in ("0", "1"):
-        cases = [sys.executable, "tests/optim/kernel_cases.py", "--half", half, "--device", "cuda", "--brief"]
-        command = [tool, "--tool", "memcheck", *cases]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
+    parts, jobs = workers(), []
+    for name, only in TOOLS.items():
+        for i in range(parts):
+            cases = [sys.executable, "tests/optim/kernel_cases.py", "--device", "cuda", "--brief"]
+            cases += ["--part", f"{i}/{parts}", *(["--only", *only] if only else [])]
+            jobs.append((name, [tool, "--tool", name, "--target-processes", "application-only", *cases]))
+
+    def run(job: tuple[str, list[str]]) -> int:
+        name, command = job
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        found = re.search(r"ERROR SUMMARY: (\d+) error", done.stdout)
+        found = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)", done.stdout)
         ran = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
-        failed = sum(why is not None for _, why in ran)
-        errors += failed + (int(found[1]) if found and ran and done.returncode == 0 else 1)
-        print(*done.stdout.splitlines()[-1:], sep="\n")
-    return errors
+        failed = [case for case, why in ran if why is not None]
+        print(f"  {name}: {len(ran)} cases, failed: {failed or 'none'};", *done.stdout.splitlines()[-1:], flush=True)
+        return len(failed) + (int(found[1]) if found and ran and done.returncode == 0 else 1)
+
+    with ThreadPoolExecutor(parts) as pool:
+        return sum(pool.map(run, jobs))

@@ -149,7 +149,7 @@ def run_interpreted(*arguments: str) -> dict[str, str | None]:
     here = Path(__file__)
     path = os.pathsep.join([str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
-    commands = [[sys.executable, here, "--half", str(half), *arguments] for half in (0, 1)]
+    commands = [[sys.executable, here, "--part", part, *arguments] for part in ("0/2", "1/2")]
     runs = [
         subprocess.Popen(c, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for c in commands
@@ -169,16 +169,17 @@ def failure_of(check: Callable[[str], None], device: str = "cpu") -> str | None:
         return traceback.format_exc(limit=-3)
 
 
-def main(half: int, kernels: str | None, device: str, brief: bool) -> None:
-    """Every second case with the package's kernel, or the watchful ones with every second set of sources among the
-    folders of one."""
+def main(part: str, kernels: str | None, device: str, brief: bool, only: list[str]) -> None:
+    """A part of the cases with the package's kernel, or the watchful ones with a part of the sets of sources among the
+    folders of one. Part "1/4" is every fourth from the second on."""
+    first, parts = map(int, part.split("/"))
     checks = dict(cases())
     if kernels is None:
-        for name in list(checks)[half::2]:
-            if not (brief and "2 31" in name):
-                print(json.dumps([name, failure_of(checks[name], device)]), flush=True)
+        names = [n for n in checks if (not only or any(w in n for w in only)) and not (brief and "2 31" in n)]
+        for name in names[first::parts]:
+            print(json.dumps([name, failure_of(checks[name], device)]), flush=True)
         return
-    for folder in sorted(Path(kernels).iterdir())[half::2]:
+    for folder in sorted(Path(kernels).iterdir())[first::parts]:
         for name in ("device_coefficients", "work_table", "triton_rule", "triton_kernel"):
             spec = importlib.util.spec_from_file_location(f"adamw_book.optim.{name}", folder / f"{name}.py")
             sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -191,8 +192,9 @@ def main(half: int, kernels: str | None, device: str, brief: bool) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
-    parser.add_argument("--half", type=int, required=True)
+    parser.add_argument("--part", default="0/1", help="0/2 is every second case from the first on")
     parser.add_argument("--kernels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--brief", action="store_true", help="without the tensors that fill a GPU")
+    parser.add_argument("--only", nargs="*", default=[], help="cases whose name contains one of these")
     main(**vars(parser.parse_args()))

@@ -70,6 +70,54 @@ def infinite_parameters(device: str, backend: str | None) -> None:
     torch.testing.assert_close(rows[0].detach().cpu(), torch.tensor([-torch.inf, 0.99]))
 
 
+def nan_spreads_as_in_torch(device: str, backend: str | None) -> None:
+    """One nan: AMSGrad's maximum keeps it when the gradients are well again, and a norm of nan reaches everything."""
+    for max_norm in (None, 1.0):
+        mine, theirs = ([nn.Parameter(random(i, n, device=device)) for i, n in enumerate((6, 1030, 3))] for _ in "ab")
+        ours = AdamW(mine, lr=0.1, amsgrad=True, max_norm=max_norm, backend=backend)
+        torchs = torch.optim.AdamW(theirs, lr=0.1, amsgrad=True, fused=ours.backend == "torch")
+        for step in range(3):
+            for params in (mine, theirs):
+                for i, p in enumerate(params):
+                    p.grad = random(10 * step + i, *p.shape, device=device)
+                if step == 1:
+                    params[0].grad[2] = params[1].grad[1027] = params[1].grad[7] = torch.nan
+            if max_norm is not None:
+                torch.nn.utils.clip_grad_norm_(theirs, max_norm)
+            ours.step()
+            torchs.step()
+            for p, q in zip(mine, theirs, strict=True):
+                ours.state[p]["exp_avg"].nan_to_num_(0.1)  # what stays is the maximum's alone
+                torchs.state[q]["exp_avg"].nan_to_num_(0.1)
+                torch.testing.assert_close(p, q, equal_nan=True, **CLOSE)
+                largest = [o.state[r]["max_exp_avg_sq"] for o, r in ((ours, p), (torchs, q))]
+                torch.testing.assert_close(*largest, equal_nan=True, **CLOSE)
+        assert ours.backend == "torch" or largest[0].isnan().all() == (max_norm is not None)  # on a CPU fused loses it
+
+
+def gradients_that_are_views_of_a_bucket(device: str, backend: str | None) -> None:
+    """As with DistributedDataParallel: one buffer holds all gradients, back to back and off the grid of vectors, and
+    every other step another one does."""
+    shapes = [(3,), (5, 7), (1,), (1030,), (0,), (4, 2, 3), (2055,)]
+    for dtype, options in ((torch.float32, {}), (torch.bfloat16, {"state_dtype": torch.float32})):
+        mine, theirs = (
+            [nn.Parameter(random(i, *s, device=device).to(dtype)) for i, s in enumerate(shapes)] for _ in range(2)
+        )
+        ours = AdamW(mine, lr=0.1, backend=backend, **options)
+        torchs = AdamW(theirs, lr=0.1, backend="reference", **options)
+        buckets = [torch.zeros(sum(p.numel() for p in mine) + 1, device=device, dtype=dtype) for _ in range(2)]
+        for step in range(4):
+            start = 1
+            for i, (p, q) in enumerate(zip(mine, theirs, strict=True)):
+                q.grad = random(10 * step + i, *p.shape, device=device).to(dtype)
+                p.grad = buckets[step % 2][start : start + p.numel()].view(p.shape).copy_(q.grad)
+                start += p.numel()
+            ours.step()
+            torchs.step()
+        for p, q in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(p, q, **CLOSE if dtype == torch.float32 else {"rtol": 2**-5, "atol": 2**-8})
+
+
 def moments_are_let_go(device: str, backend: str | None) -> None:
     """Who replaces a moment, puts other memory beneath it or clears the state has its memory back at once."""
 
@@ -264,7 +312,8 @@ def unfit_states_are_named(device: str, backend: str | None) -> None:
 CHECKS = {
     check.__name__.replace("_", " "): check
     for check in (
-        conjugated_gradients, infinite_parameters, moments_are_let_go, sets_of_gradients,
+        conjugated_gradients, infinite_parameters, nan_spreads_as_in_torch, gradients_that_are_views_of_a_bucket,
+        moments_are_let_go, sets_of_gradients,
         gradients_of_one_kind_after_another, scaled_gradients_of_another_layout, the_same_parameter_twice,
         random_bits_beyond_two_to_the_24, state_dtype_changes, options_through_the_groups, unfit_states_are_named,
     )

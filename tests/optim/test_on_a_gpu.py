@@ -73,6 +73,31 @@ def test_numbers_of_several_steps_do_not_overtake_each_other():
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"max_norm": 1.0}, {"capturable": True}], ids=str)
+def test_steps_on_streams_in_turn(options):
+    """Each waits for the one before it, as a loop with a stream of its own does; gradients come and go."""
+    results, streams = [], [torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.Stream()]
+    for cls in (AdamW, torch.optim.AdamW):
+        torch.manual_seed(0)
+        params = tensors(20)
+        optimizer = cls(params, **{k: v for k, v in options.items() if cls is AdamW or k != "max_norm"})
+        for step in range(12):
+            stream, before = streams[step % 3], streams[(step - 1) % 3]
+            stream.wait_stream(before)
+            with torch.cuda.stream(stream):
+                torch.cuda._sleep(20_000_000)
+                for i, p in enumerate(params):
+                    p.grad = None if (i + step) % 8 == 0 else torch.full_like(p, 0.1 * (i - 10) + step)
+                optimizer.param_groups[0]["lr"] = 1e-2 / (1 + step)
+                if cls is torch.optim.AdamW and "max_norm" in options:
+                    torch.nn.utils.clip_grad_norm_(params, options["max_norm"])
+                optimizer.step()
+        torch.cuda.synchronize()
+        results.append(params)
+    for p, q in zip(*results, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("fused", [None, True])
 def test_gradient_scaler(fused):
     results = []

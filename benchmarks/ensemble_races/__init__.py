@@ -1,0 +1,1 @@
+"""Other ways to train many models at once, for ../ensemble.py."""
