@@ -3,7 +3,8 @@
 All contenders run in one process, in turns and in a new order each time, on the same parameters and gradients, each
 with its own state; figures are medians. A step must read parameter, gradient and both moments and write all but the
 gradient, so its floor is bytes over bandwidth; the bandwidth is the better of two triads, a = b + s·c and a = a + s·b,
-in the same run. One call checks, then times, then prints what was asked beside what was measured:
+in the same run. One call compares with torch, times, and prints what was asked beside what was measured; on a GPU the
+tests that need one and compute-sanitizer come last:
 
     python benchmarks/optimizer_step.py                all races on a GPU, single models on a CPU
     python benchmarks/optimizer_step.py --only gpt2    scenarios whose name contains a word
@@ -23,6 +24,7 @@ import re
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -143,11 +145,6 @@ def main() -> None:
     results["checks"] = {"agreement": checks.agreement(device), "rows": checks.rows(device)}
     step, rows = results["checks"].values()
     print(f"largest difference from torch: {step:.1e} of the learning rate; of an ensemble's rows, {rows:.1e}")
-    if gpu and not options.no_tests:
-        results["checks"]["failures"] = checks.tests_on_the_gpu()
-        errors = checks.sanitizer()
-        results["checks"] |= {} if errors is None else {"sanitizer": errors}
-
     results["bandwidth"] = ceiling(device, 2**28 if gpu else 2**24)
     print("memory: " + ", ".join(f"{k} {v / 1e9:,.0f} GB/s" for k, v in results["bandwidth"].items()))
     roof = max(value for name, value in results["bandwidth"].items() if name.startswith("triad"))
@@ -169,10 +166,21 @@ def main() -> None:
         report_host(results["host"])
 
     results["load after"] = load()
+    settle(results, kind, options.record)
+    if gpu and not options.no_tests:  # they take minutes: the times are on record by then
+        with ThreadPoolExecutor() as pool:
+            failures, errors = (pool.submit(check) for check in (checks.tests_on_the_gpu, checks.sanitizer))
+            results["checks"]["failures"] = failures.result()
+            results["checks"] |= {} if errors.result() is None else {"sanitizer": errors.result()}
+        settle(results, kind, options.record)
+
+
+def settle(results: dict, kind: str, record: bool) -> None:
+    """Print what was asked beside what was measured, and write the record."""
     results["asked"] = asked.rows(results, kind)
     print("\nasked, and measured:")
-    print(*map(asked.text, results["asked"]), sep="\n")
-    if options.record:
+    print(*map(asked.text, results["asked"]), sep="\n", flush=True)
+    if record:
         folder = Path(__file__).parent / "results"
         folder.mkdir(exist_ok=True)
         target = folder / f"optimizer_step_{re.sub(r'[^a-z0-9]+', '_', results['device'].lower()).strip('_')}.json"

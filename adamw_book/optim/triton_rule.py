@@ -53,7 +53,8 @@ def finite(x):
     if x.dtype == tl.float32:
         return tl.clamp(x, -3.4028234663852886e38, 3.4028234663852886e38)
     else:
-        return tl.clamp(x, -1.7976931348623157e308, 1.7976931348623157e308)
+        largest = 1.7976931348623157e308  # tl.clamp is compiled for no GPU in float64
+        return tl.where(x > largest, largest, tl.where(x < -largest, -largest, x))
 
 
 @triton.jit

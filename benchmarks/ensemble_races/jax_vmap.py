@@ -52,4 +52,4 @@ def train_runs(task: Task, runs: pd.DataFrame, steps: int, batch_size: int) -> d
         jnp.asarray([place[seed] for seed in runs["seed"]], jnp.int32),
         jnp.asarray(inputs), jnp.asarray(targets, jnp.int32), jnp.asarray(orders, jnp.int32),
     )  # fmt: skip
-    return {name: np.asarray(p) for name, p in zip(first, [p for pair in trained for p in pair], strict=True)}
+    return {name: np.array(p) for name, p in zip(first, [p for pair in trained for p in pair], strict=True)}

@@ -26,8 +26,9 @@ DTYPES = {  # parameters, gradients, state
     "bf16, f32 state": ("bf16", "bf16", "fp32"),
     "f16, f32 state": ("fp16", "fp16", "fp32"),
     "f32, bf16 gradients": ("fp32", "bf16", "fp32"),
+    "f64": ("fp64", "fp64", "fp64"),
 }
-SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
+SIZES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp64": 8}
 SWITCHES = ("AMSGRAD", "MAXIMIZE", "CAUTIOUS", "STOCHASTIC", "SCALED", "SKIPPABLE", "CLIPPED", "EXPLAIN")
 FLAGS = {  # name → the kernel's switches
     "plain": (),
@@ -39,7 +40,11 @@ FLAGS = {  # name → the kernel's switches
     "stochastic": ("STOCHASTIC",),
     "all": tuple(s for s in SWITCHES if s != "STOCHASTIC"),
 }
-BLOCK = 1024
+
+
+def block(dtype: str) -> int:
+    """Elements of a program for parameters of ``dtype``, as :class:`adamw_book.optim.work_table.Launch` has it."""
+    return 512 if dtype == "fp64" else 1024
 
 
 def installed() -> bool:
@@ -56,12 +61,13 @@ def compile_step(architecture: int, dtypes: str, flags: str = "plain"):
     switches = FLAGS[flags]
     names = ("PARAM_DTYPE", "GRAD_DTYPE", "STATE_DTYPE")
     constants = {name: tl.dtype(d) for name, d in zip(names, DTYPES[dtypes], strict=True)}
-    constants |= {"STEP_DTYPE": tl.float32, "COMPUTE": tl.float32, "BLOCK": BLOCK, "PIECE": PIECE}
+    compute = "fp64" if "fp64" in DTYPES[dtypes] else "fp32"
+    constants |= {"STEP_DTYPE": tl.float32, "COMPUTE": tl.dtype(compute), "BLOCK": block(compute), "PIECE": PIECE}
     constants |= {switch: switch in switches for switch in SWITCHES}
-    pointers = {"ticks": "fp32", "max_norm": "fp32", "sums_ptr": "*fp32"}
+    pointers = {"ticks": "fp32", "max_norm": "fp32", "sums_ptr": f"*{compute}"}
     pointers["grad_scale_ptr"] = "*fp32" if "SCALED" in switches else None
     pointers["found_inf_ptr"] = "*fp32" if "SKIPPABLE" in switches else None
-    pointers["squares_ptr"] = "*fp32" if "CLIPPED" in switches else None
+    pointers["squares_ptr"] = f"*{compute}" if "CLIPPED" in switches else None
     return _compile(adamw_kernel, architecture, _TABLE | pointers, constants)
 
 
@@ -71,8 +77,10 @@ def compile_norm(architecture: int, dtype: str):
 
     from ...optim.triton_kernel import PIECE, squares_kernel
 
-    constants = {"GRAD_DTYPE": tl.dtype(dtype), "COMPUTE": tl.float32, "BLOCK": BLOCK, "PIECE": PIECE, "MOST": 1024}
-    pointers = {"programs": "i32", "partial_ptr": "*fp32", "arrived_ptr": "*i32", "squares_ptr": "*fp32"}
+    compute = "fp64" if dtype == "fp64" else "fp32"
+    constants = {"GRAD_DTYPE": tl.dtype(dtype), "COMPUTE": tl.dtype(compute), "BLOCK": block(compute), "PIECE": PIECE}
+    constants["MOST"] = 1024
+    pointers = {"programs": "i32", "partial_ptr": f"*{compute}", "arrived_ptr": "*i32", "squares_ptr": f"*{compute}"}
     return _compile(squares_kernel, architecture, _TABLE | pointers, constants)
 
 
@@ -112,7 +120,7 @@ def figures(kernel) -> dict[str, int]:
     usage = disassembled("-res-usage", kernel)
     registers, stack = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))
     code = kernel.asm["ptx"]
-    loads, stores = (len(re.findall(rf"\b{op}\.global[.\w]*\.v4\.b32", code)) for op in ("ld", "st"))
+    loads, stores = (len(re.findall(rf"\b{op}\.global[.\w]*\.(?:v4\.b32|v2\.b64)", code)) for op in ("ld", "st"))
     every = len(re.findall(r"\b(?:ld|st)\.global", code))
     return {"registers": registers, "spills": stack, "wide loads": loads, "wide stores": stores,
             "narrower": every - loads - stores}  # fmt: skip
@@ -122,7 +130,7 @@ def expected_wide(dtypes: str, flags: str = "plain") -> tuple[int, int]:
     """128-bit loads and stores of a thread when every tensor is read and written once, 16 bytes at a time."""
     from ...optim.triton_kernel import OPTIONS
 
-    per_thread = BLOCK // (32 * OPTIONS["num_warps"])
+    per_thread = block(DTYPES[dtypes][0]) // (32 * OPTIONS["num_warps"])
     param, grad, state = (SIZES[d] * per_thread // 16 for d in DTYPES[dtypes])
     states = 3 if "AMSGRAD" in FLAGS[flags] else 2
     return param + grad + states * state, param + states * state + (grad if "SCALED" in FLAGS[flags] else 0)
