@@ -37,9 +37,10 @@ def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> 
     global generators are left as they were. Raises ``ValueError`` for no seeds and what is no seed."""
     if not len(seeds):
         raise ValueError("seeds: none; at least one is needed")
-    by_seed = {seed: dict(made(model, seed).named_parameters()) for seed in dict.fromkeys(seeds)}
-    first = next(iter(by_seed.values()))
-    return {name: torch.stack([by_seed[seed][name].detach() for seed in seeds]) for name in first}
+    place = {seed: i for i, seed in enumerate(dict.fromkeys(seeds))}
+    modules = [dict(made(model, seed).named_parameters()) for seed in place]
+    rows = torch.tensor([place[seed] for seed in seeds])
+    return {name: torch.stack([m[name].detach() for m in modules]).index_select(0, rows) for name in modules[0]}
 
 
 def batch_order(seed: int, examples: int, batch_size: int, steps: int) -> Tensor:
@@ -67,8 +68,8 @@ class Replicas:
     def __init__(self, task, runs, splits, names, steps, batch_size, decays, betas, eps, device) -> None:
         self.task, self.runs, self.device = task, runs, device
         self.apply = over_replicas(task.model)
-        seeds = list(runs["seed"].unique())
-        self.seed_of = torch.tensor([seeds.index(seed) for seed in runs["seed"]], device=device)  # (R,)
+        codes, seeds = pd.factorize(runs["seed"])
+        self.seed_of = torch.tensor(codes, device=device)  # (R,)
         self.data = {
             name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(device) for i in (0, 1))
             for name in names
@@ -86,7 +87,8 @@ class Replicas:
         self.parameters = {name: p.to(device).requires_grad_() for name, p in initial.items()}
         hyper = {c: torch.tensor(runs[c].to_numpy(float), dtype=torch.float32, device=device) for c in HYPER}
         self.base_lr = hyper.pop("lr")
-        factors = np.stack([learning_rate_factors(schedule, steps) for schedule in runs["schedule"]], 1)
+        by_name = {schedule: learning_rate_factors(schedule, steps) for schedule in runs["schedule"].unique()}
+        factors = np.stack([by_name[schedule] for schedule in runs["schedule"]], 1)
         self.factors = torch.tensor(factors, dtype=torch.float32, device=device)  # (steps, R)
         self.lr = self.base_lr.clone()
         groups = [

@@ -143,4 +143,4 @@ def rows(results: dict, device: str) -> list[dict]:
 def text(row: dict) -> str:
     if row["measured"] is None:
         return f"  {row['what']:80s} {row['asked']:>8s}   not yet measured"
-    return f"  {row['what']:80s} {row['asked']:>8s}   {row['measured']:8.3g}   {'met' if row['met'] else 'MISSED'}"
+    return f"  {row['what']:80s} {row['asked']:>8s}   {row['measured']:8.4g}   {'met' if row['met'] else 'MISSED'}"

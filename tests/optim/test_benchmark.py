@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,26 @@ def test_recorded_results_are_of_this_benchmark(races):
         record = json.loads(path.read_text())
         assert {"date", "kind", "device", "versions", "bandwidth"} <= set(record)
         assert record["asked"] == races["asked"].rows(record, record["kind"]), path.name
+
+
+def test_the_readme_quotes_the_records():
+    folder, text = ROOT / "benchmarks" / "results", " ".join((ROOT / "README.md").read_text().split())
+    record = json.loads((folder / "optimizer_step_nvidia_h100_80gb_hbm3.json").read_text())
+    measured = {row["what"]: row["measured"] for row in record["asked"]}
+    quoted = [
+        ("1 billion numbers in float32: share of the triad's bandwidth", "at {:.0%} of the bandwidth"),
+        ("1 billion numbers in float32: torch fused ÷ this one", "{:.2f} times as fast as torch's fused kernel"),
+        ("1 billion numbers in bfloat16: torch fused ÷ this one", "in bfloat16 {:.2f} times"),
+        ("GPT-2 124M, whole step: torch fused ÷ this one", "a step of GPT-2 124M is {:.2f} times as fast"),
+        ("1,000 replicas: torch fused with a group each ÷ this one", "a learning rate each {:.0f} times"),
+    ]
+    ensembles = json.loads((folder / "ensemble_nvidia_h100_80gb_hbm3.json").read_text())
+    assert ensembles["device"] == record["device"]
+    sentences = [f"On an {record['device']} (torch {record['versions']['torch']},"]
+    sentences += [sentence.format(measured[what]) for what, sentence in quoted]
+    sentences += [
+        f"{statistics.median(ratios):,.0f} times as many"
+        for which, ratios in ensembles["ratios"].items()
+        if " 1,000 runs" in which and "fastest" in which
+    ]
+    assert [sentence for sentence in sentences if sentence not in text] == []
