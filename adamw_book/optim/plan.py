@@ -11,7 +11,7 @@ from torch import Tensor
 from .coefficients import replicas_of
 from .entry import Entry, Flags, sharding
 from .explanation import Explanation
-from .host import ALONE, Fused, Reference
+from .torch_bundles import ALONE, ReferenceBundle, TorchBundle
 
 
 class Plan:
@@ -114,7 +114,7 @@ def _over(groups: tuple, values: Tensor) -> Tensor:
 
 def _bundle(backend: str, entries: list[Entry], repeated: bool):
     if backend == "triton":
-        from .work_table import Launch
+        from .triton_bundle import TritonBundle
 
-        return Launch(entries)
-    return Fused(entries) if backend == "torch" else Reference(entries, repeated)
+        return TritonBundle(entries)
+    return TorchBundle(entries) if backend == "torch" else ReferenceBundle(entries, repeated)

@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
+from .layout import VECTOR, Column, WorkTable
 from .triton_rule import divide, rounded, rule, update
-from .work_table import VECTOR, Column, Launch
 
 # Without contraction the kernel rounds where triton_rule.py says so, whatever a version of Triton takes for granted.
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
@@ -216,42 +216,47 @@ def squares_kernel(
 
 
 def launch(
-    work: Launch,
+    work: WorkTable,
+    ticks: float,
+    sums: torch.Tensor,
     *,
+    explain: bool = False,
     grad_scale: torch.Tensor | None = None,
     found_inf: torch.Tensor | None = None,
     squares: torch.Tensor | None = None,
     max_norm: float = 0.0,
-    sums: torch.Tensor | None = None,
 ) -> None:
     """Run the update over one work table.
 
-    grad_scale, found_inf: a gradient scaler's 1-element float32 tensors. squares: each row's sum of squared gradients
-    (R,), to clip with ``max_norm``. sums: (programs, 4), to be filled for the explanation.
+    ticks: steps to be added to the counts that the table leads to. sums: (programs, 4) in the table's compute dtype,
+    filled where ``explain``, any tensor of that dtype else. grad_scale, found_inf: a gradient scaler's 1-element
+    float32 tensors. squares: each row's sum of squared gradients (R,), to clip with ``max_norm``.
     """
-    grad_scale, found_inf = (t if t is None else t.to(work.device) for t in (grad_scale, found_inf))
+    device = work.table.device
+    grad_scale, found_inf = (t if t is None else t.to(device) for t in (grad_scale, found_inf))
     param, grad, state, step = (DTYPES[d] for d in work.dtypes)
-    with _on(work.device):
+    with _on(device):
         adamw_kernel[(work.programs,)](
-            work.table, work.tensor_of_block, len(work.entries), work.blocks_a_row, work.ticks,
-            grad_scale, found_inf, squares, max_norm, work.coefficients.numbers if sums is None else sums,
+            work.table, work.tensor_of_block, work.table.shape[1], work.blocks_a_row, ticks,
+            grad_scale, found_inf, squares, max_norm, sums,
             PARAM_DTYPE=param, GRAD_DTYPE=grad, STATE_DTYPE=state, STEP_DTYPE=step, COMPUTE=DTYPES[work.compute_dtype],
             AMSGRAD=work.flags.amsgrad, MAXIMIZE=work.flags.maximize, CAUTIOUS=work.flags.cautious,
             STOCHASTIC=work.flags.stochastic_rounding and param == tl.bfloat16,
             SCALED=grad_scale is not None, SKIPPABLE=found_inf is not None, CLIPPED=squares is not None,
-            EXPLAIN=sums is not None, BLOCK=work.block, PIECE=PIECE, **OPTIONS,
+            EXPLAIN=explain, BLOCK=work.block, PIECE=PIECE, **OPTIONS,
         )  # fmt: skip
 
 
-def sum_of_squares(work: Launch, partial: torch.Tensor, arrived: torch.Tensor, squares: torch.Tensor) -> None:
+def sum_of_squares(work: WorkTable, partial: torch.Tensor, arrived: torch.Tensor, squares: torch.Tensor) -> None:
     """Write each row's sum of squared gradients to ``squares`` (R,).
 
     partial: (R, programs), scratch in the kernel's dtype. arrived: (R,) int32, zero before and after.
     """
     rows, programs = partial.shape
-    with _on(work.device):
+    with _on(work.table.device):
         squares_kernel[(rows * programs,)](
-            work.table, work.tensor_of_block, len(work.entries), work.blocks_a_row, programs, partial, arrived, squares,
+            work.table, work.tensor_of_block, work.table.shape[1], work.blocks_a_row, programs,
+            partial, arrived, squares,
             GRAD_DTYPE=DTYPES[work.dtypes[1]], COMPUTE=DTYPES[work.compute_dtype], BLOCK=work.block, PIECE=PIECE,
             MOST=triton.next_power_of_2(programs), **OPTIONS,
         )  # fmt: skip

@@ -9,7 +9,7 @@ products and sums, so that it rounds where the lines below say so, and a product
 import triton
 import triton.language as tl
 
-from .work_table import Column
+from .layout import Column
 
 LR, WEIGHT_DECAY = tl.constexpr(int(Column.LR)), tl.constexpr(int(Column.WEIGHT_DECAY))
 DECAY_RATE, L2 = tl.constexpr(int(Column.DECAY_RATE)), tl.constexpr(int(Column.L2))

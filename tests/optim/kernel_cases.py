@@ -181,7 +181,7 @@ def main(part: str, kernels: str | None, device: str, brief: bool, only: list[st
             print(json.dumps([name, failure_of(checks[name], device)]), flush=True)
         return
     for folder in sorted(Path(kernels).iterdir())[first::parts]:
-        for name in ("device_coefficients", "work_table", "triton_rule", "triton_kernel"):
+        for name in ("device_coefficients", "layout", "triton_rule", "triton_kernel", "triton_bundle"):
             spec = importlib.util.spec_from_file_location(f"adamw_book.optim.{name}", folder / f"{name}.py")
             sys.modules[spec.name] = importlib.util.module_from_spec(spec)
             setattr(optim, name, sys.modules[spec.name])

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
-from adamw_book.optim import AdamW, Explanation, reference, work_table
+from adamw_book.optim import AdamW, Explanation, reference, triton_bundle
 from adamw_book.optim.coefficients import replicas_of
 from adamw_book.optim.explanation import sums_of
+from adamw_book.optim.layout import Column
 
 F32, BF16, F16, F64 = torch.float32, torch.bfloat16, torch.float16, torch.float64
 # Relative and absolute error of one step. The interpreter rounds float32 → bfloat16 towards zero: one unit in the last
@@ -279,8 +280,8 @@ def check_capture(device: str) -> None:
 
     The recording is pretended, so that this runs in the interpreter; test_cuda_graphs.py has the real one.
     """
-    original, recording = work_table.capturing, [False]
-    work_table.capturing = lambda device: recording[0]
+    original, recording = triton_bundle.capturing, [False]
+    triton_bundle.capturing = lambda device: recording[0]
     try:
         params = [torch.ones(5, device=device), torch.ones(3, 4, device=device)]
         optimizer = AdamW(params, lr=torch.tensor(0.1, device=device), capturable=True, backend="triton")
@@ -314,7 +315,7 @@ def check_capture(device: str) -> None:
         assert eager in optimizer._now.captured
         assert optimizer.state[params[0]]["step"].data_ptr() == counts.data_ptr()
     finally:
-        work_table.capturing = original
+        triton_bundle.capturing = original
 
 
 def check_gradients_are_let_go(device: str) -> None:
@@ -489,11 +490,10 @@ def check_beyond_2_31_elements(device: str) -> None:
         optimizer.state[p] |= {"step": torch.tensor(0.0), "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
         optimizer._now.plan = optimizer._sort()
         if device == "cpu":
-            work = optimizer._now.plan.bundles[0]
-            work.host[work_table.Column.FIRST_BLOCK] = 3 - work.blocks_a_row
-            work.table.copy_(torch.from_numpy(work.host))
-            work.blocks_a_row, work.programs = 3, 3 * rows
-            work.tensor_of_block = torch.zeros(3, dtype=torch.int32)
+            bundle = optimizer._now.plan.bundles[0]
+            bundle.host[Column.FIRST_BLOCK] = 3 - bundle.work.blocks_a_row
+            bundle.table.copy_(torch.from_numpy(bundle.host))
+            bundle.work = bundle.work._replace(blocks_a_row=3, tensor_of_block=torch.zeros(3, dtype=torch.int32))
         last = [t[:, -block:].double() for t in ends]
         optimizer.step()
         want = reference.adamw(*last, step=1, **coefficients(optimizer.param_groups[0], last[0]))

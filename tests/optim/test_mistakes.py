@@ -11,7 +11,7 @@ import test_replicas
 from option_checks import CHECKS
 
 from adamw_book import optim
-from adamw_book.optim import host
+from adamw_book.optim import torch_bundles
 
 OPTIM = Path(optim.__file__).parent
 # mistake → the replacements in a backend's source that make it
@@ -35,7 +35,7 @@ REFERENCE_MISTAKES = {
     "rounded always up": {"(bits.view(x.shape) & 0xFFFF)": "0xFFFF"},
     "every replica rounded differently": {"% max(row_length, 1) & mask": "& mask"},
 }
-KERNEL_SOURCES = ("device_coefficients.py", "work_table.py", "triton_rule.py", "triton_kernel.py")
+KERNEL_SOURCES = ("device_coefficients.py", "layout.py", "triton_rule.py", "triton_kernel.py", "triton_bundle.py")
 KERNEL_MISTAKES = {
     "decay after the step": {"decay * finite(param)": "decay * finite(param - gradient_step)"},
     "eps inside the root": {
@@ -121,7 +121,7 @@ def checks(backend: str | None) -> None:
 @pytest.mark.parametrize("mistake", ["none", *REFERENCE_MISTAKES])
 def test_reference(mistake, tmp_path, monkeypatch):
     source = mistaken((OPTIM / "reference.py").read_text(), REFERENCE_MISTAKES.get(mistake, {}))
-    monkeypatch.setattr(host, "reference", load(source, tmp_path / "reference.py"))
+    monkeypatch.setattr(torch_bundles, "reference", load(source, tmp_path / "reference.py"))
     with nullcontext() if mistake == "none" else pytest.raises(AssertionError):
         checks("reference")
 
@@ -129,7 +129,7 @@ def test_reference(mistake, tmp_path, monkeypatch):
 @pytest.mark.parametrize("mistake", ["none", *FUSED_MISTAKES])
 def test_fused_cpu(mistake, tmp_path, monkeypatch):
     source = mistaken((OPTIM / "fused_cpu.py").read_text(), FUSED_MISTAKES.get(mistake, {}))
-    monkeypatch.setattr(host, "fused_cpu", load(source, tmp_path / "fused_cpu.py"))
+    monkeypatch.setattr(torch_bundles, "fused_cpu", load(source, tmp_path / "fused_cpu.py"))
     with nullcontext() if mistake == "none" else pytest.raises(AssertionError):
         checks("torch")
 

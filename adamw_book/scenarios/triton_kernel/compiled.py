@@ -17,6 +17,9 @@ import textwrap
 from pathlib import Path
 
 import pandas as pd
+import torch
+
+from ...optim.layout import block_size
 
 GPUS = {75: "T4", 80: "A100", 89: "L4, RTX 40", 90: "H100, H200", 100: "B200", 120: "RTX 50"}
 DTYPES = {  # parameters, gradients, state
@@ -43,8 +46,8 @@ FLAGS = {  # name → the kernel's switches
 
 
 def block(dtype: str) -> int:
-    """Elements of a program for parameters of ``dtype``, as :class:`adamw_book.optim.work_table.Launch` has it."""
-    return 512 if dtype == "fp64" else 1024
+    """Elements of a program for parameters of ``dtype``."""
+    return block_size(torch.float64 if dtype == "fp64" else torch.float32)
 
 
 def installed() -> bool:

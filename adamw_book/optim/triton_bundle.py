@@ -1,10 +1,9 @@
-"""Param groups → the rows that the kernel walks: addresses, lengths and coefficients in a table on the device.
+"""The backend of the Triton kernel: param groups → the rows that it walks, in a table of addresses, lengths and
+coefficients on the device.
 
 The table is built once. Each step then looks at the addresses and uploads only those columns that moved, such as the
 gradients' after ``zero_grad(set_to_none=True)``.
 """
-
-from enum import IntEnum
 
 import numpy as np
 import torch
@@ -12,36 +11,10 @@ from torch import Tensor
 
 from .device_coefficients import DeviceCoefficients
 from .entry import Entry, as_stored, local, numbers, sharding
+from .layout import Column, WorkTable, block_size, blocks_of
 from .watch import ABSENT, Gradients, Watch, common_buffer
 
-VECTOR = 8  # elements to which blocks are aligned: 16 bytes of the narrowest dtype
 PARTS = 1024  # programs that share the sum of squared gradients, over all replicas
-
-
-class Column(IntEnum):
-    """What the table says of each tensor. Addresses, except where noted; a stride belongs to the coefficient
-    before it.
-    """
-
-    PARAM = 0
-    GRAD = 1
-    EXP_AVG = 2
-    EXP_AVG_SQ = 3
-    MAX_EXP_AVG_SQ = 4
-    LENGTH = 5  # elements of a row: the tensor's, or one replica's; 0 without a gradient
-    FIRST_BLOCK = 6  # blocks of a row in the tensors before it
-    LR = 7
-    LR_STRIDE = 8  # 0 for a number, else the vector's
-    WEIGHT_DECAY = 9
-    WEIGHT_DECAY_STRIDE = 10
-    DECAY_RATE = 11  # what the decay is multiplied with: lr, or the schedule's factor
-    DECAY_RATE_STRIDE = 12
-    L2 = 13
-    L2_STRIDE = 14
-    MOMENTS = 15  # (1 − β₁, 1 − β₂, ln β₁, ln β₂, ε)
-    MOMENTS_STRIDE = 16  # 0, or their number where a beta is a vector
-    STEP = 17
-    INDEX = 18  # the parameter's number in the optimizer
 
 
 def capturing(device: torch.device) -> bool:
@@ -49,14 +22,8 @@ def capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def blocks_of(length: int, rows: int, block: int) -> int:
-    """Blocks that cover a row of ``length`` elements wherever it starts on the grid of vectors."""
-    shift = 0 if rows == 1 or length % VECTOR == 0 else VECTOR - 1
-    return -(-(length + shift) // block)
-
-
-class Launch:
-    """What one kernel launch updates: tensors of one kind, and the table that describes them."""
+class TritonBundle:
+    """Parameters of one kind, which one launch updates, and the table that describes them."""
 
     def __init__(self, entries: list[Entry]) -> None:
         if capturing(entries[0].device):
@@ -67,9 +34,9 @@ class Launch:
         self.entries = entries
         self.device, dtypes, self.flags, self.replicas = entries[0].kind
         self.sharding = sharding(entries[0].param)
-        self.dtypes = [d.to_real() if d.is_complex else d for d in dtypes]
-        self.compute_dtype = torch.float64 if self.dtypes[0] == torch.float64 else torch.float32
-        self.block = 512 if self.compute_dtype == torch.float64 else 1024  # elements of a program
+        dtypes = tuple(d.to_real() if d.is_complex else d for d in dtypes)
+        self.compute_dtype = torch.float64 if dtypes[0] == torch.float64 else torch.float32
+        block = block_size(self.compute_dtype)
         self.groups = list({id(e.group): e.group for e in entries}.values())
         order = {id(g): i for i, g in enumerate(self.groups)}
         self.group_of = np.array([order[id(e.group)] for e in entries])
@@ -87,12 +54,10 @@ class Launch:
         columns = [Column.EXP_AVG, Column.EXP_AVG_SQ, Column.MAX_EXP_AVG_SQ][: len(entries[0].names)]
         self.host[columns] = np.array(self.watch.state_places, dtype=np.int64).reshape(n, -1).T[1:]  # without the count
         self.lengths = np.array([numbers(e.param).numel() // self.replicas for e in entries])
-        blocks = np.array([blocks_of(length, self.replicas, self.block) for length in self.lengths.tolist()])
+        blocks = np.array([blocks_of(length, self.replicas, block) for length in self.lengths.tolist()])
         self.host[Column.LENGTH], self.host[Column.INDEX] = self.lengths, [e.index for e in entries]
         self.host[Column.FIRST_BLOCK] = np.cumsum(blocks) - blocks
-        self.blocks_a_row = int(blocks.sum())
-        self.programs = self.blocks_a_row * self.replicas
-        self.tensor_of_block = torch.from_numpy(np.repeat(np.arange(n, dtype=np.int32), blocks)).to(self.device)
+        tensor_of_block = torch.from_numpy(np.repeat(np.arange(n, dtype=np.int32), blocks)).to(self.device)
         self.host[Column.STEP] = self.offsets.data_ptr() + np.arange(n) * self.offsets.element_size()
 
         self.coefficients = DeviceCoefficients(self.groups, self.device, self.compute_dtype)
@@ -102,6 +67,9 @@ class Launch:
         self.buffers: dict[str, Tensor] = {}
         self.sums: Tensor | None = None
         self.table = torch.from_numpy(self.host).to(self.device, copy=True)
+        self.work = WorkTable(
+            self.table, tensor_of_block, int(blocks.sum()), self.replicas, block, dtypes, self.compute_dtype, self.flags
+        )
         # Under capture an upload is recorded and reads its source at every replay: memory that stays and never changes.
         self.staged: list[Tensor] = []
         if entries[0].group["capturable"]:
@@ -124,13 +92,13 @@ class Launch:
         """Each replica's sum of squared gradients (R,), in one launch."""
         from . import triton_kernel
 
-        parts = min(self.blocks_a_row, -(-PARTS // self.replicas))
+        parts = min(self.work.blocks_a_row, -(-PARTS // self.replicas))
         squares = self._buffer("squares", (self.replicas,), self.compute_dtype)
         if parts:
             partial = self._buffer("partial", (self.replicas, parts), self.compute_dtype)
             arrived = self._buffer("arrived", (self.replicas,), torch.int32)
             found, grads = self._place_gradients()
-            triton_kernel.sum_of_squares(self, partial, arrived, squares)
+            triton_kernel.sum_of_squares(self.work, partial, arrived, squares)
             self.watch.found = found._replace(all=grads)  # the launch is queued, and the step goes on with them
         else:
             squares.zero_()  # a shard without elements; what other processes added at the last step lies here
@@ -157,15 +125,17 @@ class Launch:
             self.places = places
             for column, values in enumerate(places.T, start=Column.LR):
                 self._write(column, values[self.group_of])
-        self.sums = self._buffer("sums", (self.programs, 4), self.compute_dtype) if explain else None
-        if self.programs:
+        self.sums = self._buffer("sums", (self.work.programs, 4), self.compute_dtype) if explain else None
+        if self.work.programs:
             triton_kernel.launch(
-                self,
+                self.work,
+                self.ticks,
+                self.coefficients.numbers if self.sums is None else self.sums,
+                explain=explain,
                 grad_scale=grad_scale,
                 found_inf=found_inf,
                 squares=None if squares is None else squares.to(self.compute_dtype),
                 max_norm=float(max_norm or 0.0),
-                sums=self.sums,
             )
         if grad_scale is not None and not found.ordinary:  # the kernel may have unscaled a copy
             for e, grad in zip(self.entries, grads, strict=True):
@@ -179,9 +149,9 @@ class Launch:
         """parameter → Σθ², Σd², Σu², Σdu of the last step that was to be explained, shape (R, 4)."""
         if self.sums is None:
             return {}
-        by_block = self.sums.double().view(self.replicas, self.blocks_a_row, 4)
+        by_block = self.sums.double().view(self.replicas, self.work.blocks_a_row, 4)
         totals = by_block.new_zeros(self.replicas, len(self.entries), 4)
-        totals.index_add_(1, self.tensor_of_block.long(), by_block)
+        totals.index_add_(1, self.work.tensor_of_block.long(), by_block)
         took_part = self.present or [True] * len(self.entries)
         return {e.param: totals[:, i].contiguous() for i, e in enumerate(self.entries) if took_part[i]}
 

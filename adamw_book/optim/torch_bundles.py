@@ -91,7 +91,7 @@ class Bundle:
             self.counts.add_(torch.tensor(found.mask, device="cpu").to(self.counts.device))
 
 
-class Fused(Bundle):
+class TorchBundle(Bundle):
     """Parameters of one dtype on the CPU, through torch's fused kernel."""
 
     def __init__(self, entries: list[Entry]) -> None:
@@ -124,7 +124,7 @@ class Fused(Bundle):
             )
 
 
-class Reference(Bundle):
+class ReferenceBundle(Bundle):
     """Parameters of any kind, one after the other, through the tensor algebra of reference.py."""
 
     def update(self, entries: list[Entry], grads: list[Tensor], explain: bool) -> None:
