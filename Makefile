@@ -13,6 +13,9 @@ ifneq ($(words $(VENV)),1)
 $(error VENV must be the name of a folder without spaces, not "$(VENV)")
 endif
 
+# What a protocol is run with: one chapter or all, in this process or, WORKERS=4, in so many (BACKEND=ray, dask: there).
+PROTOCOL = $(if $(CHAPTER),--chapter $(CHAPTER)) $(if $(filter command line,$(origin WORKERS)),--workers $(WORKERS)) \
+	$(if $(BACKEND),--backend $(BACKEND))
 BIN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
@@ -20,17 +23,18 @@ STAMP = $(VENV)/.installed
 $(shell test ! -e $(STAMP) || $(BIN) -c pass >/dev/null 2>&1 || rm -f $(STAMP))
 
 .NOTPARALLEL:
-.PHONY: help book test test-elsewhere pages serve lint bench evidence stability lock clean
+.PHONY: help book test test-elsewhere engines pages serve lint bench evidence stability lock clean
 
 help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
 	@echo 'make test        unit tests, formula checks and every notebook, on the CPU'
 	@echo 'make test-elsewhere  all tests but notebooks and pages, with the arithmetic and threads of another processor'
+	@echo 'make engines     install Ray and Dask, so that their tests run, too'
 	@echo 'make pages       check the built pages in Chromium'
 	@echo 'make serve       show the built book on http://127.0.0.1:$(PORT)  (PORT=...)'
 	@echo 'make lint        ruff'
 	@echo 'make bench       the benchmarks'
-	@echo 'make evidence    run the full protocols and write ledger/  (CHAPTER=overfitting for one of them)'
+	@echo 'make evidence    run the full protocols and write ledger/  (CHAPTER=overfitting for one of them, WORKERS=4 processes)'
 	@echo 'make stability   the headline comparisons under three other master seeds: which verdicts stay (CHAPTER=...)'
 	@echo 'make lock        write requirements.lock, with which the published book is built, from requirements.txt'
 	@echo 'make clean       remove what was built (the environment, .venv, stays)'
@@ -68,6 +72,9 @@ test-elsewhere: $(STAMP)
 	env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS CUDA_VISIBLE_DEVICES= ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2 $(BIN) -m pytest \
 		-n $(WORKERS) --dist worksteal --ignore tests/test_notebooks.py --ignore tests/test_pages.py tests
 
+engines: $(STAMP)
+	$(BIN) -m pip install --disable-pip-version-check --requirement requirements-engines.txt
+
 pages: $(STAMP)
 	$(BIN) -m pytest tests/test_pages.py
 
@@ -82,10 +89,10 @@ bench: $(STAMP)
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN) $$script; done
 
 evidence: $(STAMP)
-	$(BIN) -m adamw_book evidence $(if $(CHAPTER),--chapter $(CHAPTER))
+	$(BIN) -m adamw_book evidence $(PROTOCOL)
 
 stability: $(STAMP)
-	$(BIN) -m adamw_book stability $(if $(CHAPTER),--chapter $(CHAPTER))
+	$(BIN) -m adamw_book stability $(PROTOCOL)
 
 lock: $(STAMP)
 	$(BIN) tools/lock.py

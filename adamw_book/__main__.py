@@ -9,6 +9,7 @@ import sys
 import time
 
 from . import ledger
+from .jobs import parallel
 from .scenarios import STUDIES, study
 
 
@@ -67,13 +68,21 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--chapter", choices=STUDIES, help="one chapter (default: all)")
+        command.add_argument("--workers", type=int, default=1, help="that train at a time (default: this process)")
+        command.add_argument("--backend", default="loky", help="joblib's, for them: loky (processes here), ray, dask …")
     options = parser.parse_args(arguments)
     chapters = [options.chapter] if options.chapter else list(STUDIES)
-    if options.command == "evidence":
+    with parallel(options.backend, options.workers):
+        return run(options.command, chapters)
+
+
+def run(command: str, chapters: list[str]) -> int:
+    """One command for some chapters."""
+    if command == "evidence":
         for chapter in chapters:
             evidence(chapter)
         return 0
-    if options.command == "stability":
+    if command == "stability":
         same = {claim: stays for chapter in chapters for claim, stays in stability(chapter).items()}
         changed = [claim for claim, stays in same.items() if not stays]
         print(f"\n{len(same) - len(changed)} of {len(same)} claims keep their verdict under every master seed.")

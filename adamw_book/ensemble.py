@@ -9,17 +9,17 @@ one of a thousand (to float rounding).
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from adamw_book.arguments import whole
 from adamw_book.data import Splits, generators_kept
+from adamw_book.jobs import on_workers, side_by_side, workers
 from adamw_book.replicas import HYPER, Replicas, batch_order, initial_parameters, made, over_replicas
 from adamw_book.schedules import learning_rate_factors
 from adamw_book.task import Snapshot, Task, accuracy, cross_entropy
@@ -33,7 +33,6 @@ __all__ = [
     "cross_entropy",
     "initial_parameters",
     "over_replicas",
-    "side_by_side",
     "train",
 ]
 
@@ -46,6 +45,49 @@ class Result:
     table: pd.DataFrame
     runs: pd.DataFrame
     parameters: dict[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One chunk of the runs, and all that it takes to train it anywhere. ``splits``: of the chunk's seeds; the rest as
+    in :func:`train`."""
+
+    task: Task
+    runs: pd.DataFrame
+    splits: dict[int, Splits]
+    steps: int
+    batch_size: int | None
+    record: tuple[int, ...]
+    evaluate: tuple[str, ...]
+    measure: Callable[[Snapshot], dict[str, Tensor]] | None
+    decays: Callable[[str], bool]
+    betas: tuple[float, float]
+    eps: float
+    keep_parameters: bool
+    device: torch.device
+
+    def rows(self, start: int, stop: int) -> "Job":
+        """The job of some of the runs, with what they need of the data."""
+        runs = self.runs.iloc[start:stop]
+        return replace(self, runs=runs, splits={seed: self.splits[seed] for seed in runs["seed"].unique()})
+
+
+def train_chunk(
+    job: Job, stepped: Callable[[int], None] = lambda runs: None
+) -> tuple[list[pd.DataFrame], dict[str, Tensor]]:
+    """Train a chunk: a table for each recorded step and metric, and the parameters if they are to be kept, on the CPU.
+    ``stepped`` is told after every step how many runs took it."""
+    replicas = Replicas(
+        job.task, job.runs, job.splits, {"train", *job.evaluate}, job.steps, job.batch_size, job.decays, job.betas,
+        job.eps, job.device,
+    )  # fmt: skip
+    frames = replicas.record(0, job.evaluate, job.measure) if 0 in job.record else []
+    for step in range(1, job.steps + 1):
+        replicas.advance(step)
+        if step in job.record:
+            frames += replicas.record(step, job.evaluate, job.measure)
+        stepped(len(job.runs))
+    return frames, {n: p.detach().cpu() for n, p in replicas.parameters.items()} if job.keep_parameters else {}
 
 
 @generators_kept()
@@ -80,6 +122,9 @@ def train(
         in as many chunks as keep all cores busy.
     device: by default a GPU where there is one.
 
+    Chunks are jobs of their own. On a CPU each core takes one at a time; inside ``joblib.parallel_config`` its workers
+    do (:mod:`adamw_book.jobs`): processes, or those of a Ray or Dask cluster, with the same result.
+
     The global generators of torch, numpy and python are left as they were. Raises ``ValueError`` for missing columns,
     coefficients that are negative or not finite, an unknown schedule or split, an impossible batch size or step.
     """
@@ -106,30 +151,29 @@ def train(
             "use GroupNorm or LayerNorm"
         )
 
-    def once(chunk: pd.DataFrame, bar) -> tuple[list[pd.DataFrame], dict[str, Tensor]]:
-        replicas = Replicas(task, chunk, splits, {"train", *evaluate}, steps, batch_size, decays, betas, eps, device)
-        frames = replicas.record(0, evaluate, measure) if 0 in record else []
-        for step in range(1, steps + 1):
-            replicas.advance(step)
-            if step in record:
-                frames += replicas.record(step, evaluate, measure)
-            bar.update(len(chunk))
-        return frames, {n: p.detach().cpu() for n, p in replicas.parameters.items()} if keep_parameters else {}
-
-    size = chunk_size or _fitting_chunk(task, template, runs, splits, batch_size, device)
+    job = Job(
+        task, runs, splits, steps, batch_size, tuple(record), evaluate, measure, decays, betas, eps, keep_parameters,
+        device,
+    )  # fmt: skip
+    elsewhere = workers()
+    size = chunk_size or _fitting_chunk(job, template, elsewhere)
     frames, kept, start = [], [], 0
-    total = len(runs) * steps
     with tqdm(
-        total=total, desc=task.name, unit="step", unit_scale=True, disable=not progress, leave=False, mininterval=1.0
-    ) as bar:
-        if device.type == "cpu" and torch.get_num_threads() > 1 and len(runs) > size:
-            chunks = [runs.iloc[i : i + size] for i in range(0, len(runs), size)]
-            tables, kept = zip(*side_by_side(lambda chunk: once(chunk, bar), chunks), strict=True)
+        total=len(runs) * steps, desc=task.name, unit="step", unit_scale=True, disable=not progress, leave=False,
+        mininterval=1.0,
+    ) as bar:  # fmt: skip
+        if len(runs) > size and (elsewhere > 1 or (device.type == "cpu" and torch.get_num_threads() > 1)):
+            jobs = [job.rows(i, i + size) for i in range(0, len(runs), size)]
+            if elsewhere > 1:
+                chunks = on_workers(train_chunk, jobs, lambda done: bar.update(len(done.runs) * steps))
+            else:
+                chunks = side_by_side(lambda one: train_chunk(one, bar.update), jobs)
+            tables, kept = zip(*chunks, strict=True)
             frames, start = [frame for some in tables for frame in some], len(runs)
         while start < len(runs):
             done = bar.n
             try:
-                tables, parameters = once(runs.iloc[start : start + size], bar)
+                tables, parameters = train_chunk(job.rows(start, start + size), bar.update)
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -145,20 +189,6 @@ def train(
     table = pd.concat(frames, ignore_index=True).drop(columns=[] if "schedule" in runs.attrs["given"] else ["schedule"])
     stacked = {n: torch.cat([k[n] for k in kept]) for n in kept[0]} if keep_parameters else None
     return Result(table, runs, stacked)
-
-
-def side_by_side(function: Callable, chunks: Iterable) -> list:
-    """``[function(chunk) for chunk in chunks]`` on a CPU, one to a core: a thread each, in which every operation stays
-    on that core.
-
-    The operations of one chunk are too small to be worth sharing between cores: most of the time would go into waiting.
-    """
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(function, chunks))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _checked(runs: pd.DataFrame) -> pd.DataFrame:
@@ -210,10 +240,11 @@ def _check_splits(task: str, splits: dict[int, Splits], names: Iterable[str]) ->
             )
 
 
-def _fitting_chunk(task, template, runs, splits, batch_size, device) -> int:
-    """Replicas that fit into half of the free memory, counted from one replica's parameters and saved activations."""
-    x, y = next(iter(splits.values()))["train"]
-    x, y = (x, y) if batch_size is None else (x[:batch_size], y[:batch_size])
+def _fitting_chunk(job: Job, template: nn.Module, elsewhere: int) -> int:
+    """Replicas that fit into half of the free memory, counted from one replica's parameters and saved activations, in
+    as many chunks as keep all cores, or ``elsewhere`` that many workers, busy."""
+    x, y = next(iter(job.splits.values()))["train"]
+    x, y = (x, y) if job.batch_size is None else (x[: job.batch_size], y[: job.batch_size])
     saved = 0
 
     def count(tensor: Tensor) -> Tensor:
@@ -222,16 +253,16 @@ def _fitting_chunk(task, template, runs, splits, batch_size, device) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        task.loss(template(x)[None], y[None])
+        job.task.loss(template(x)[None], y[None])
     # per replica: weights, gradients, two moments, temporaries of the update; activations forward and backward
     per_replica = (
         6 * sum(p.numel() * p.element_size() for p in template.parameters())
         + 3 * saved
         + 2 * x.numel() * x.element_size()
     )
-    if device.type == "cuda":
-        return max(1, min(len(runs), int(0.5 * torch.cuda.mem_get_info(device)[0] / per_replica)))
+    if job.device.type == "cuda":
+        return max(1, min(len(job.runs), int(0.5 * torch.cuda.mem_get_info(job.device)[0] / per_replica)))
     # a chunk that stays in the CPU's caches is faster than a larger one, and the cores share them evenly
-    chunks = -(-len(runs) // max(1, min(256, int(2**31 / per_replica))))
-    cores = torch.get_num_threads()
-    return -(-len(runs) // (-(-chunks // cores) * cores))
+    chunks = -(-len(job.runs) // max(1, min(256, int(2**31 / per_replica))))
+    cores = elsewhere if elsewhere > 1 else torch.get_num_threads()
+    return -(-len(job.runs) // (-(-chunks // cores) * cores))

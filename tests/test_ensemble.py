@@ -423,7 +423,10 @@ def test_the_cores_share_the_runs_evenly(runs, cores, chunks, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     table = pd.DataFrame({"seed": range(runs)})
     splits = {0: digits_splits(0, train=60, validation=40)}
-    size = ensemble._fitting_chunk(task(), MLP(), table, splits, 16, torch.device("cpu"))
+    everything = (lambda name: True), (0.9, 0.999), 1e-8, False, torch.device("cpu")
+    job = ensemble.Job(task(), table, splits, 5, 16, (5,), (), None, *everything)
+    size = ensemble._fitting_chunk(job, MLP(), elsewhere=1)
+    assert ensemble._fitting_chunk(job, MLP(), elsewhere=5) == -(-runs // (-(-chunks // 5) * 5 if chunks > 1 else 5))
     assert size <= 256 and -(-runs // size) == chunks and chunks * size - runs < chunks
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from adamw_book.data import digits, digits_splits, varying
-from adamw_book.ensemble import Result, Task, over_replicas, side_by_side, train
+from adamw_book.ensemble import Result, Task, over_replicas, train
 from adamw_book.evidence import grid, retrain, select, spread, three_arms
+from adamw_book.jobs import side_by_side
 from adamw_book.models import MLP
 
 from .attack import Logits, attack_radius, pgd, robust
