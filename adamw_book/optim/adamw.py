@@ -226,7 +226,9 @@ class AdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.set_grad_enabled(self.defaults["differentiable"]):
-            self._update(getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
+            # A compiled training loop takes the step as it is: addresses cannot be traced.
+            update = torch.compiler.disable(self._update) if torch.compiler.is_compiling() else self._update
+            update(getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
         return loss
 
     def _update(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
