@@ -18,7 +18,7 @@ def evidence(chapter: str) -> None:
     found = study(chapter)
     print(f"{found.chapter}: running the full protocol", flush=True)
     start = time.perf_counter()
-    tables = found.run(True)
+    tables = found.run()
     seconds = time.perf_counter() - start
     paths = ledger.write(found, tables, seconds=seconds)
     print(f"{found.chapter}: {seconds:.0f} s, records in {paths[0].parent}")

@@ -106,7 +106,6 @@ def train(
     keep_parameters: bool = False,
     device: str | torch.device | None = None,
     chunk_size: int | None = None,
-    progress: bool = True,
 ) -> Result:
     """Train every row of ``runs`` on ``task`` for ``steps`` updates and return what was recorded.
 
@@ -124,6 +123,8 @@ def train(
 
     Chunks are jobs of their own. On a CPU each core takes one at a time; inside ``joblib.parallel_config`` its workers
     do (:mod:`adamw_book.jobs`): processes, or those of a Ray or Dask cluster, with the same result.
+
+    On a terminal a bar shows how far it is (``TQDM_DISABLE=1``: none).
 
     The global generators of torch, numpy and python are left as they were. Raises ``ValueError`` for missing columns,
     coefficients that are negative or not finite, an unknown schedule or split, an impossible batch size or step.
@@ -159,7 +160,7 @@ def train(
     size = chunk_size or _fitting_chunk(job, template, elsewhere)
     frames, kept, start = [], [], 0
     with tqdm(
-        total=len(runs) * steps, desc=task.name, unit="step", unit_scale=True, disable=not progress, leave=False,
+        total=len(runs) * steps, desc=task.name, unit="step", unit_scale=True, leave=False, disable=None,
         mininterval=1.0,
     ) as bar:  # fmt: skip
         if len(runs) > size and (elsewhere > 1 or (device.type == "cpu" and torch.get_num_threads() > 1)):

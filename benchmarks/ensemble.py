@@ -71,7 +71,6 @@ def ensemble_runs(count: int, steps: int, device: torch.device):
     """``count`` runs at once."""
     return train(
         TASK, ensemble_table(count), steps=steps, batch_size=BATCH, evaluate=(), keep_parameters=True, device=device,
-        progress=False,
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def solo(task: Task, run, steps: int, batch_size: int | None, schedule: str = "c
 @pytest.mark.parametrize("batch_size", [16, None])
 def test_every_row_equals_its_solo_run_with_torch(name, batch_size):
     t = task(MODELS[name])
-    result = train(t, RUNS, steps=12, batch_size=batch_size, keep_parameters=True, progress=False, device="cpu")
+    result = train(t, RUNS, steps=12, batch_size=batch_size, keep_parameters=True, device="cpu")
     for i, run in enumerate(RUNS.itertuples()):
         for parameter, expected in solo(t, run, 12, batch_size).named_parameters():
             torch.testing.assert_close(
@@ -106,7 +106,7 @@ def graphs(monkeypatch) -> list:
 @pytest.mark.parametrize("batch_size", [16, None])
 def test_every_row_on_a_gpu_equals_its_solo_run(name, batch_size, graphs):
     t, runs = task(MODELS[name]), RUNS.assign(schedule=["constant", "cosine", "WSD", "cosine", "constant"])
-    result = train(t, runs, steps=30, batch_size=batch_size, keep_parameters=True, progress=False, device="cuda")
+    result = train(t, runs, steps=30, batch_size=batch_size, keep_parameters=True, device="cuda")
     assert len(graphs) == 1 and graphs[0] is not None
     for i, run in enumerate(runs.itertuples()):
         for parameter, expected in solo(t, run, 30, batch_size, run.schedule).named_parameters():
@@ -122,7 +122,7 @@ def test_a_step_that_no_graph_can_hold_goes_on_a_gpu(looks, graphs):
         return x + 0.01 * logits(x).mean((1, 2))[:, None, None] if not looks or x.sum().item() > 0 else x
 
     t = replace(task(), perturb=perturb)
-    options = {"steps": 30, "batch_size": 16, "keep_parameters": True, "progress": False}
+    options = {"steps": 30, "batch_size": 16, "keep_parameters": True}
     here, there = (train(t, RUNS, device=device, **options) for device in ("cpu", "cuda"))
     assert [graph is None for graph in graphs] == [looks]
     for name, p in here.parameters.items():
@@ -133,7 +133,7 @@ def test_a_step_that_no_graph_can_hold_goes_on_a_gpu(looks, graphs):
 def test_schedules_are_per_replica(schedule):
     t = task()
     runs = RUNS.assign(schedule=["constant", schedule, schedule, "cosine", "constant"])
-    result = train(t, runs, steps=20, batch_size=16, keep_parameters=True, progress=False, device="cpu")
+    result = train(t, runs, steps=20, batch_size=16, keep_parameters=True, device="cpu")
     for i, run in enumerate(runs.itertuples()):
         expected = dict(solo(t, run, 20, 16, run.schedule).named_parameters())
         for parameter, stack in result.parameters.items():
@@ -159,10 +159,10 @@ def test_schedule_shapes():
 
 def test_a_run_is_the_same_alone_and_in_any_chunk():
     t = task()
-    together = train(t, RUNS, steps=30, batch_size=16, keep_parameters=True, progress=False, device="cpu")
-    in_twos = train(t, RUNS, steps=30, batch_size=16, keep_parameters=True, chunk_size=2, progress=False, device="cpu")
+    together = train(t, RUNS, steps=30, batch_size=16, keep_parameters=True, device="cpu")
+    in_twos = train(t, RUNS, steps=30, batch_size=16, keep_parameters=True, chunk_size=2, device="cpu")
     for i in range(len(RUNS)):
-        alone = train(t, RUNS.iloc[[i]], steps=30, batch_size=16, keep_parameters=True, progress=False, device="cpu")
+        alone = train(t, RUNS.iloc[[i]], steps=30, batch_size=16, keep_parameters=True, device="cpu")
         for name in together.parameters:
             torch.testing.assert_close(alone.parameters[name][0], together.parameters[name][i], rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(in_twos.parameters[name][i], together.parameters[name][i], rtol=1e-9, atol=1e-9)
@@ -170,7 +170,7 @@ def test_a_run_is_the_same_alone_and_in_any_chunk():
 
 def test_chunks_side_by_side_give_what_one_after_the_other_gives():
     t = task()
-    options = {"steps": 20, "batch_size": 16, "chunk_size": 2, "keep_parameters": True, "progress": False}
+    options = {"steps": 20, "batch_size": 16, "chunk_size": 2, "keep_parameters": True}
     threads = torch.get_num_threads()
     results = []
     try:
@@ -200,7 +200,7 @@ def test_the_tables_order_is_that_of_steps_metrics_and_runs_whatever_the_chunks(
             torch.set_num_threads(n)
             result = train(
                 task(), runs, steps=3, batch_size=16, record=(3, 0, 2), evaluate=("validation", "train"),
-                measure=measure, chunk_size=size, keep_parameters=True, progress=False, device="cpu",
+                measure=measure, chunk_size=size, keep_parameters=True, device="cpu",
             )  # fmt: skip
             order = list(result.table[["step", "metric", "mark"]].itertuples(index=False, name=None))
             assert order == expected, (n, size)
@@ -214,7 +214,7 @@ def test_the_tables_order_is_that_of_steps_metrics_and_runs_whatever_the_chunks(
 def test_arms_are_paired_by_seed():
     t = task()
     twins = pd.concat([RUNS.iloc[[0]], RUNS.iloc[[0]].assign(arm="Adam", weight_decay=0.0)], ignore_index=True)
-    result = train(t, twins, steps=1, batch_size=16, record=(0, 1), progress=False, device="cpu")
+    result = train(t, twins, steps=1, batch_size=16, record=(0, 1), device="cpu")
     start = values(result, "train loss", 0)
     assert start[0] == start[1]
     a, b = (initial_parameters(MLP, [seed, seed + 1]) for seed in (3, 3))
@@ -285,7 +285,7 @@ def test_training_leaves_every_global_generator_alone(chunk_size, monkeypatch):
     drawing = Task("drawn", Drawn, data)
     monkeypatch.setattr(torch.cuda, "manual_seed_all", fail)
     monkeypatch.setattr(torch.cuda, "manual_seed", fail)
-    options = {"steps": 2, "chunk_size": chunk_size, "progress": False, "device": "cpu"}
+    options = {"steps": 2, "chunk_size": chunk_size, "device": "cpu"}
     unmoved(lambda: train(drawing, RUNS, batch_size=2, record=(0, 1), measure=measure, **options))
     with pytest.raises(ValueError, match="measure"):
         unmoved(lambda: train(drawing, RUNS, measure=lambda snapshot: {"weight norm": torch.rand(5)}, **options))
@@ -304,7 +304,7 @@ def test_recorded_trajectory_and_measure():
             "largest weight": torch.stack([p.abs().flatten(1).amax(1) for p in snapshot.parameters.values()]).amax(0)
         }
 
-    options = {"steps": 10, "batch_size": 16, "progress": False, "device": "cpu", "chunk_size": len(RUNS)}
+    options = {"steps": 10, "batch_size": 16, "device": "cpu", "chunk_size": len(RUNS)}
     result = train(task(), RUNS, record=(0, 5, 10), measure=measure, **options)
     table = result.table
     assert list(table.columns[:5]) == list(RUNS.columns) and set(table["step"]) == {0, 5, 10}
@@ -320,7 +320,7 @@ def test_recorded_trajectory_and_measure():
 def test_a_snapshot_holds_the_gradient_and_the_second_moment_of_its_step(batch_size):
     seen = []
     train(task(), RUNS, steps=2, batch_size=batch_size, record=(0, 1, 2), betas=(0.9, 0.99), chunk_size=len(RUNS),
-          measure=lambda s: seen.append(copied(s)) or {}, progress=False, device="cpu")  # fmt: skip
+          measure=lambda s: seen.append(copied(s)) or {}, device="cpu")  # fmt: skip
     start, first, second = seen
     for i, run in enumerate(RUNS.itertuples()):
         x, y = task().data(run.seed)["train"]
@@ -351,7 +351,7 @@ def copied(snapshot):
 def test_many_replicas_are_each_judged_on_their_own_seeds_data():
     """More than are evaluated at a time, so that a block's rows must find their seeds."""
     runs = pd.concat([RUNS.iloc[[0]].assign(seed=seed) for seed in [*[0] * 128, 1, 2]])
-    result = train(task(), runs, steps=1, batch_size=16, keep_parameters=True, progress=False, device="cpu",
+    result = train(task(), runs, steps=1, batch_size=16, keep_parameters=True, device="cpu",
                    chunk_size=len(runs), evaluate=("validation",))  # fmt: skip
     for i in (0, 127, 128, 129):
         model = task().model()
@@ -363,9 +363,7 @@ def test_many_replicas_are_each_judged_on_their_own_seeds_data():
 
 def test_metrics_are_those_of_each_model_alone():
     t = task()
-    result = train(
-        t, RUNS, steps=40, batch_size=16, evaluate=("test",), keep_parameters=True, progress=False, device="cpu"
-    )
+    result = train(t, RUNS, steps=40, batch_size=16, evaluate=("test",), keep_parameters=True, device="cpu")
     for i, run in enumerate(RUNS.itertuples()):
         model = t.model()
         model.load_state_dict({n: p[i] for n, p in result.parameters.items()})
@@ -395,7 +393,6 @@ def test_parameters_that_do_not_decay():
         batch_size=16,
         decays=lambda n: "bias" not in n,
         keep_parameters=True,
-        progress=False,
         device="cpu",
     )
     run = next(runs.itertuples())
@@ -439,7 +436,7 @@ def test_short_memory_halves_the_chunk(monkeypatch):
             raise torch.OutOfMemoryError("full")
         return real(model, seeds)
 
-    options = {"steps": 5, "batch_size": 16, "chunk_size": len(RUNS), "progress": False, "device": "cpu"}
+    options = {"steps": 5, "batch_size": 16, "chunk_size": len(RUNS), "device": "cpu"}
     expected = train(task(), RUNS, **options).table
     monkeypatch.setattr(replicas, "initial_parameters", short)
     got = train(task(), RUNS, **options).table
@@ -449,7 +446,7 @@ def test_short_memory_halves_the_chunk(monkeypatch):
 
 def test_whole_numbers_of_numpy_are_whole_numbers():
     n = np.int64
-    options = {"progress": False, "device": "cpu"}
+    options = {"device": "cpu"}
     result = train(task(), RUNS, steps=n(4), batch_size=n(16), chunk_size=n(2), record=np.array([0, 4]), **options)
     expected = train(task(), RUNS, steps=4, batch_size=16, chunk_size=2, record=[4, 0, 0, 4], **options)
     pd.testing.assert_frame_equal(result.table, expected.table)
@@ -535,7 +532,6 @@ def test_bad_input_names_the_argument(change, message):
         "runs": RUNS,
         "steps": 5,
         "batch_size": 16,
-        "progress": False,
         "device": "cpu",
         **change,
     }

@@ -17,7 +17,7 @@ from adamw_book import __main__ as command_line
 from adamw_book import jobs
 from adamw_book.ensemble import Snapshot, train
 
-OPTIONS = {"steps": 12, "batch_size": 16, "chunk_size": 2, "keep_parameters": True, "progress": False, "device": "cpu"}
+OPTIONS = {"steps": 12, "batch_size": 16, "chunk_size": 2, "keep_parameters": True, "device": "cpu"}
 
 
 def norm_of_the_gradient(snapshot: Snapshot) -> dict[str, torch.Tensor]:

@@ -103,7 +103,7 @@ def runs(depths=(1, 8)):
     return table.assign(value=0.8 + 0.01 * table["seed"] + lift + rng.normal(0, 0.001, len(table)))
 
 
-def run(progress):
+def run():
     table = runs()
     winners = select(table, "test accuracy", by="depth")
     return {"winners": winners.assign(regret=[0.1, np.nan, 0.2, 0.3]), "evaluation": table}
@@ -119,7 +119,7 @@ def probe(value=0.3123456789, metric="loss", atol=1e-4):
     return pd.DataFrame([row, row | {"step": 40, "value": 0.2}])
 
 
-def headline(tables, seeds, progress):
+def headline(tables, seeds):
     """The deep nets again, under other seeds, with the recorded winners."""
     assert set(tables) == {"winners", "evaluation"}
     table = runs()[lambda t: t["depth"] == "8"]
@@ -133,7 +133,7 @@ STUDY = Study("folder/toy", (CLAIM,), SETTINGS, run, effects, probe, headline)
 
 @pytest.fixture
 def root(tmp_path):
-    ledger.write(STUDY, STUDY.run(False), tmp_path, seconds=1.23)
+    ledger.write(STUDY, STUDY.run(), tmp_path, seconds=1.23)
     return tmp_path
 
 
@@ -205,7 +205,7 @@ def test_texts_that_look_like_something_else_survive(tmp_path):
 
 def test_writing_twice_gives_the_same_bytes(root, tmp_path):
     before = {path: path.read_bytes() for path in root.rglob("*.*")}
-    ledger.write(STUDY, STUDY.run(False), root, seconds=1.23)
+    ledger.write(STUDY, STUDY.run(), root, seconds=1.23)
     assert {path: path.read_bytes() for path in root.rglob("*.*")} == before
     assert {path.name for path in before} == {"toy.lift.json", "winners.csv.gz", "evaluation.csv.gz"}
     assert all(content[4:8] == bytes(4) for path, content in before.items() if path.suffix == ".gz")  # no time of day
@@ -221,10 +221,10 @@ def test_the_stated_hash_is_that_of_the_csv_text(root):
 def test_what_is_no_longer_made_is_removed(root):
     old = changed(claims=(CLAIM, dataclasses.replace(CLAIM, id="toy.old")))
     with_old = changed(claims=old.claims, effects=lambda t: effects(t) | {"toy.old": effects(t)["toy.lift"]})
-    ledger.write(with_old, run(False) | {"scratch": runs()}, root)
+    ledger.write(with_old, run() | {"scratch": runs()}, root)
     (root / "other.claim.json").write_text('{"chapter": "folder/other"}', encoding="utf-8")
     assert any("claim toy.old: the chapter no longer makes it" in line for line in ledger.check(STUDY, root))
-    ledger.write(STUDY, run(False), root)
+    ledger.write(STUDY, run(), root)
     assert sorted(path.name for path in root.rglob("*.*")) == [
         "evaluation.csv.gz",
         "other.claim.json",
@@ -247,7 +247,7 @@ def test_what_is_no_longer_made_is_removed(root):
 )
 def test_write_refuses(tmp_path, changes, tables, says):
     with pytest.raises(ValueError, match=says):
-        ledger.write(changed(**changes), run(False) | tables, tmp_path)
+        ledger.write(changed(**changes), run() | tables, tmp_path)
     assert not list(tmp_path.rglob("*"))
 
 
@@ -256,7 +256,7 @@ def test_a_failed_write_leaves_the_ledger_as_it_was(root):
         raise RuntimeError("the probe's training failed")
 
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    tables = run(False)
+    tables = run()
     tables["evaluation"]["value"] += 0.01
     for study in (changed(probe=fails), changed(effects=lambda tables: {})):
         with pytest.raises((RuntimeError, ValueError)):
@@ -275,7 +275,7 @@ def test_what_stops_a_write_loses_no_record(root, monkeypatch, step, count, erro
         claims=(CLAIM, dataclasses.replace(CLAIM, id="toy.other")),
         effects=lambda tables: effects(tables) | {"toy.other": effects(tables)["toy.lift"]},
     )
-    tables = run(False)
+    tables = run()
     tables["evaluation"]["value"] += 0.01 * (tables["evaluation"]["arm"] == "AdamW")
     tables["more"] = tables.pop("winners")
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -301,13 +301,13 @@ def test_what_stops_a_write_loses_no_record(root, monkeypatch, step, count, erro
 
 def test_a_table_of_another_run_is_told_and_a_new_run_heals_it(root):
     """What a process that is killed between two files leaves."""
-    tables = run(False)
+    tables = run()
     tables["evaluation"]["value"] += 0.01
     old = (root / "toy.lift.json").read_bytes()
     ledger.write(STUDY, tables, root)
     (root / "toy.lift.json").write_bytes(old)
     only(ledger.check(STUDY, root), "table 'evaluation' (toy/evaluation.csv.gz) was edited or is another run's")
-    ledger.write(STUDY, run(False), root)
+    ledger.write(STUDY, run(), root)
     assert ledger.check(STUDY, root) == []
 
 
@@ -324,7 +324,7 @@ def test_read_all(root):
         claims=(dataclasses.replace(CLAIM, id="art.lift"),),
         effects=lambda tables: {"art.lift": effects(tables)["toy.lift"]},
     )
-    ledger.write(other, run(False), root)
+    ledger.write(other, run(), root)
     assert [record.claim.id for record in ledger.read_all(root)] == ["art.lift", "toy.lift"]
     assert ledger.check(STUDY, root) == [] == ledger.check(other, root)
 
@@ -431,7 +431,7 @@ def test_a_file_that_is_no_record_is_a_finding(root, content, name):
     problems = ledger.check(STUDY, root)
     if name == "x.json":
         assert problems == ["x.json is no record of any chapter; remove it, or make it anew"]
-        ledger.write(STUDY, run(False), root)  # does not stop at it, nor take it away
+        ledger.write(STUDY, run(), root)  # does not stop at it, nor take it away
         assert (root / name).exists()
     else:
         only(problems, "toy.lift.json cannot be read (")
@@ -622,7 +622,7 @@ def test_a_probe_of_other_runs(root):
 def test_one_problem_of_several_claims_is_told_once(tmp_path):
     claims = (CLAIM, dataclasses.replace(CLAIM, id="toy.other"))
     study = changed(claims=claims, effects=lambda t: effects(t) | {"toy.other": effects(t)["toy.lift"]})
-    ledger.write(study, run(False), tmp_path)
+    ledger.write(study, run(), tmp_path)
     problems = ledger.check(dataclasses.replace(study, probe=lambda: probe(value=0.5)), tmp_path)
     assert len(problems) == 1 and problems[0].startswith("claims toy.lift, toy.other: the probe's run")
 
@@ -678,7 +678,7 @@ def test_master_seeds_are_apart():
 
 
 def test_stability_sets_other_seeds_beside_the_record(root):
-    table = ledger.stability(STUDY, (1, 2), root, progress=False)
+    table = ledger.stability(STUDY, (1, 2), root)
     assert table["master"].tolist() == ["recorded", "1", "2"] and set(table["regime"]) == {"depth 8"}
     assert set(table["overall"]) == {"supported"}  # the record's verdict over the same regime, not "conditional"
     assert table["effect"].str.contains("n = 12").all()
@@ -686,22 +686,22 @@ def test_stability_sets_other_seeds_beside_the_record(root):
 
 
 def test_a_master_seed_is_judged_over_all_its_regimes(root):
-    def both(tables, seeds, progress):
+    def both(tables, seeds):
         table = runs()
         return effects({"evaluation": table.assign(seed=table["seed"].map(dict(enumerate(seeds))))})
 
-    table = ledger.stability(changed(headline=both), (1,), root, progress=False)
+    table = ledger.stability(changed(headline=both), (1,), root)
     assert table["verdict"].tolist() == ["refuted", "supported"] * 2 and set(table["overall"]) == {"conditional"}
 
 
 def test_a_verdict_that_hangs_on_the_seeds_is_told(root):
-    def fickle(tables, seeds, progress):
-        effect = headline(tables, seeds, progress)["toy.lift"]["depth 8"]
+    def fickle(tables, seeds):
+        effect = headline(tables, seeds)["toy.lift"]["depth 8"]
         if 20_000 in seeds:
             effect = dataclasses.replace(effect, mean=-effect.mean, low=-effect.high, high=-effect.low)
         return {"toy.lift": {"depth 8": effect}}
 
-    table = ledger.stability(changed(headline=fickle), (1, 2, 3), root, progress=False)
+    table = ledger.stability(changed(headline=fickle), (1, 2, 3), root)
     verdicts = dict(zip(table["master"], table["overall"], strict=True))
     assert verdicts == {"recorded": "supported", "1": "supported", "2": "refuted", "3": "supported"}
     assert ledger.kept(table) == {"toy.lift": False}

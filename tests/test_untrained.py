@@ -21,7 +21,7 @@ TASK = Task("digits", lambda: MLP(depth=2), lambda seed: digits_splits(seed, tra
 def test_it_is_what_an_ensemble_starts_from():
     runs = grid({"Adam": {"lr": [0.01]}}, [7])
     splits = ("train", "validation", "test")
-    table = train(TASK, runs, steps=1, record=[0], evaluate=splits, progress=False, device="cpu").table
+    table = train(TASK, runs, steps=1, record=[0], evaluate=splits, device="cpu").table
     rows = untrained({"digits": TASK}, seed=7)
     assert list(rows.columns) == PROBE and set(rows["step"]) == {0}
     assert set(rows["run"]) == {"untrained, digits, seed 7"}
@@ -46,9 +46,7 @@ CHANGES = {
         "width": lambda: MLP(depth=2, width=33),
         "norm": lambda: MLP(depth=2, norm=True),
         "kind": CNN,
-        "start": lambda: nn.Sequential(
-            nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10)
-        ),
+        "start": lambda: nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10)),
     },
     "data": {
         "size": lambda seed: digits_splits(seed, train=101),

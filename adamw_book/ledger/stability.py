@@ -24,9 +24,7 @@ def master_seeds(master: int, count: int = SEEDS) -> list[int]:
     return [10_000 * master + i for i in range(count)]
 
 
-def stability(
-    study: Study, masters: Sequence[int] = MASTERS, root: Path | str | None = None, progress: bool = True
-) -> pd.DataFrame:
+def stability(study: Study, masters: Sequence[int] = MASTERS, root: Path | str | None = None) -> pd.DataFrame:
     """The headline comparison of a study under several master seeds: one row a claim, regime and master seed.
 
     Columns claim, regime, master ("recorded", then the master seeds as text), effect (as text), verdict (of the
@@ -39,7 +37,7 @@ def stability(
         raise ValueError("masters is empty; expected at least one whole number from 1")
     records = {claim.id: read(claim.id, root) for claim in study.claims}
     tables = next(iter(records.values())).tables
-    found = {str(master): study.headline(tables, master_seeds(master), progress) for master in masters}
+    found = {str(master): study.headline(tables, master_seeds(master)) for master in masters}
     rows = []
     for claim_id, record in records.items():
         regimes = next(iter(found.values())).get(claim_id, {})

@@ -20,20 +20,20 @@ class Study:
     """A chapter's full protocol.
 
     chapter: folder and name, for instance "generalization/overfitting". claims: what is tested. settings: everything
-    that defines the protocol (grids, seeds, steps, sizes), as JSON would hold it. run(progress) runs it and returns
+    that defines the protocol (grids, seeds, steps, sizes), as JSON would hold it. run() runs it and returns
     named tables; the table "winners", where there is one, holds the chosen configurations. effects(tables) returns for
     each claim's id {regime: Effect}. probe() recomputes a few of the protocol's runs on a CPU: a table with the columns
-    run, step, metric, value, atol, rtol. headline(tables, seeds, progress) measures the claims again on other seeds, in
+    run, step, metric, value, atol, rtol. headline(tables, seeds) measures the claims again on other seeds, in
     a minute or so, from the recorded tables' winners: {claim's id: {regime: Effect}}, some of the regimes of effects.
     """
 
     chapter: str
     claims: tuple[Claim, ...]
     settings: dict
-    run: Callable[[bool], dict[str, pd.DataFrame]]
+    run: Callable[[], dict[str, pd.DataFrame]]
     effects: Callable[[Mapping[str, pd.DataFrame]], dict[str, dict[str, Effect]]]
     probe: Callable[[], pd.DataFrame]
-    headline: Callable[[Mapping[str, pd.DataFrame], Sequence[int], bool], dict[str, dict[str, Effect]]]
+    headline: Callable[[Mapping[str, pd.DataFrame], Sequence[int]], dict[str, dict[str, Effect]]]
 
     @property
     def name(self) -> str:

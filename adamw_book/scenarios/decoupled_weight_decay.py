@@ -100,12 +100,10 @@ def map_runs(seeds, settings: dict = SETTINGS) -> pd.DataFrame:
     return runs
 
 
-def train_map(
-    runs: pd.DataFrame, evaluate=("validation",), progress: bool = True, steps: int = SETTINGS["steps"]
-) -> pd.DataFrame:
+def train_map(runs: pd.DataFrame, evaluate=("validation",), steps: int = SETTINGS["steps"]) -> pd.DataFrame:
     """Train the map's runs; returns the table of :func:`adamw_book.ensemble.train`, metric "<split> accuracy" and
     "<split> loss"."""
-    return train(TASK, runs, steps=steps, batch_size=SETTINGS["batch_size"], evaluate=evaluate, progress=progress).table
+    return train(TASK, runs, steps=steps, batch_size=SETTINGS["batch_size"], evaluate=evaluate).table
 
 
 def _last(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -209,8 +207,9 @@ def box(betas2: Sequence[float], decays: Sequence[float], steps: Sequence[int], 
     runs = grid({"AdamW": {"lr": [lr], "weight_decay": list(decays)}}, [0])
     columns = {}
     for beta2 in betas2:
-        table = train(linear, runs, steps=max(steps), record=steps, betas=(0.9, beta2), evaluate=(), measure=largest,
-                      progress=False).table  # fmt: skip
+        table = train(
+            linear, runs, steps=max(steps), record=steps, betas=(0.9, beta2), evaluate=(), measure=largest
+        ).table
         table = table[table["metric"] == "largest weight"].set_index(["weight_decay", "step"])["value"].unstack("step")
         for step in table:
             columns[f"β₂ = {beta2}", f"{step} steps"] = table[step] * table.index
@@ -246,13 +245,13 @@ def null_coordinate_response(seeds: Sequence[int], settings: Mapping = SETTINGS[
     return pd.DataFrame(rows)
 
 
-def run(progress: bool = True) -> dict[str, pd.DataFrame]:
+def run() -> dict[str, pd.DataFrame]:
     """The full protocol: the map on the tuning seeds, the runs for the transfer regret on fresh ones, the null
     coordinates."""
-    tuning = train_map(map_runs(SETTINGS["tuning_seeds"]), progress=progress)
+    tuning = train_map(map_runs(SETTINGS["tuning_seeds"]))
     tuning = tuning[tuning["metric"] == "validation accuracy"]
     best = best_decay(tuning)
-    transfer = train_map(transfer_runs(best, SETTINGS["evaluation_seeds"]), evaluate=("test",), progress=progress)
+    transfer = train_map(transfer_runs(best, SETTINGS["evaluation_seeds"]), evaluate=("test",))
     transfer = transfer[transfer["metric"] == "test accuracy"]
     return {
         "map": tuning,
@@ -283,10 +282,10 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
     }
 
 
-def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True):
+def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int]):
     """Both claims on other seeds: the null coordinates, and the transfer of the recorded best decays."""
     best = best_decay(tables["map"])
-    table = train_map(transfer_runs(best, seeds), evaluate=("test",), progress=progress)
+    table = train_map(transfer_runs(best, seeds), evaluate=("test",))
     return {
         UNCONDITIONAL.id: unconditional_effects(null_coordinate_response(seeds)),
         SEPARABILITY.id: separability_effects(transfer_change(table, best)),
@@ -301,7 +300,7 @@ def probe() -> pd.DataFrame:
     chosen = runs[(runs["lr"] == middle["lr"]) & runs["decay"].isin(middle.values())].drop_duplicates("arm")
     result = train(
         TASK, chosen, steps=SETTINGS["steps"], batch_size=SETTINGS["batch_size"], record=(1, 20, SETTINGS["steps"]),
-        evaluate=("train", "validation"), device="cpu", progress=False,
+        evaluate=("train", "validation"), device="cpu",
     )  # fmt: skip
     response = null_coordinate_response(SETTINGS["evaluation_seeds"][:1])
     rows = [probe_rows(result.table), probe_rows(response, atol=1e-3), untrained({TASK.name: TASK})]

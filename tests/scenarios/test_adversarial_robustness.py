@@ -347,7 +347,7 @@ def test_a_perturbation_is_trained_on_and_no_perturbation_changes_nothing():
 
     def trained(perturb):
         changed = Task(plain.name, plain.model, plain.data, perturb=perturb)
-        table = train(changed, runs, steps=3, batch_size=50, evaluate=("train",), progress=False).table
+        table = train(changed, runs, steps=3, batch_size=50, evaluate=("train",)).table
         return table.sort_values(["metric", "seed"])["value"]
 
     seen = []
@@ -366,7 +366,7 @@ def test_a_perturbation_is_trained_on_and_no_perturbation_changes_nothing():
 def test_adversarial_training_is_torchs_adamw_on_attacked_batches():
     learned = scenario.condition_task("adversarial training")
     runs = grid({"AdamW": {"lr": [0.01], "weight_decay": [0.5]}}, [3])
-    result = train(learned, runs, steps=2, batch_size=50, evaluate=(), keep_parameters=True, progress=False)
+    result = train(learned, runs, steps=2, batch_size=50, evaluate=(), keep_parameters=True)
     model, (x, y) = learned.model(), learned.data(3)["train"]
     model.load_state_dict({n: p[0] for n, p in initial_parameters(learned.model, [3]).items()})
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.5)
@@ -389,9 +389,7 @@ def test_the_arms_have_grids_of_one_size_and_fresh_seeds():
 
 def test_measured_networks_carry_what_was_asked_for():
     runs = grid({"Adam": {"lr": [0.01]}}, [0])
-    table, result = scenario.measure(
-        scenario.task(model="linear"), runs, "validation", {"steps": 3}, True, False, steps=5
-    )
+    table, result = scenario.measure(scenario.task(model="linear"), runs, "validation", {"steps": 3}, True, steps=5)
     values = table.set_index("metric")["value"]
     assert {"validation accuracy", "validation robust accuracy", "mean L∞ radius", "weight norm"} <= set(values.index)
     assert 0 <= values["validation robust accuracy"] <= values["validation accuracy"]
@@ -399,7 +397,7 @@ def test_measured_networks_carry_what_was_asked_for():
     exact = scenario.linear_radius(result.parameters["weight"][0], result.parameters["bias"][0], x, y)
     assert values["mean L∞ radius"] == pytest.approx(exact.mean().item(), rel=1e-5)
     two = train(scenario.task(), grid({"Adam": {"lr": [0.01]}}, [0, 1]), steps=1, batch_size=50, evaluate=(),
-                keep_parameters=True, progress=False)  # fmt: skip
+                keep_parameters=True)  # fmt: skip
 
     def first_logit(f, x, y):
         return f(x)[:, 0, 0]
@@ -408,7 +406,7 @@ def test_measured_networks_carry_what_was_asked_for():
     torch.testing.assert_close(by_one, scenario.each(scenario.task(), two, "validation", first_logit))
     assert by_one[0] != by_one[1]
     with pytest.raises(ValueError, match="result: it kept no parameters"):
-        bare = train(scenario.task(), runs, steps=1, batch_size=50, progress=False)
+        bare = train(scenario.task(), runs, steps=1, batch_size=50)
         scenario.each(scenario.task(), bare, "validation", lambda f, x, y: f(x))
 
 
@@ -430,7 +428,7 @@ def test_the_attack_is_on_the_split_that_is_named():
     )
     runs = grid({"Adam": {"lr": [1e-9]}}, [0, 1])
     for split, kept in (("train", 1.0), ("validation", 0.75), ("test", 0.25)):
-        table, _ = scenario.measure(still, runs, split, {"steps": 2}, True, False, steps=1, batch_size=4)
+        table, _ = scenario.measure(still, runs, split, {"steps": 2}, True, steps=1, batch_size=4)
         values = table.groupby("metric")["value"].unique()
         assert values[f"{split} accuracy"].tolist() == [1.0] and values[f"{split} robust accuracy"].tolist() == [kept]
         radius = np.abs(np.array(places[split]) - 0.5).mean()
@@ -441,9 +439,7 @@ def test_a_radius_may_leave_the_range_of_pixels():
     """The boundary lies at 1.2, beyond any image, also for a network whose radius only an attack can find."""
     x, y = torch.tensor([[1.0], [0.9]]), torch.tensor([0, 0])
     beyond = Task("beyond", lambda: nn.Sequential(boundary_at(1.2)), lambda seed: {"train": (x, y), "test": (x, y)})
-    table, _ = scenario.measure(
-        beyond, grid({"Adam": {"lr": [1e-9]}}, [0]), "test", None, True, False, steps=1, batch_size=2
-    )
+    table, _ = scenario.measure(beyond, grid({"Adam": {"lr": [1e-9]}}, [0]), "test", None, True, steps=1, batch_size=2)
     values = table.set_index("metric")["value"]
     assert values["mean L∞ radius"] == pytest.approx(0.25, abs=0.5 / 2**7) and "test robust accuracy" not in values
 
@@ -454,7 +450,7 @@ def test_tuning_attacks_validation_data_and_evaluation_the_test_data(monkeypatch
 
     asked = []
 
-    def measure(task, runs, split, attack, radius=False, progress=True, **options):
+    def measure(task, runs, split, attack, radius=False, **options):
         asked.append((task, sorted(set(runs["seed"])), split, attack))
         frames = [
             runs.assign(step=1, metric=f"{split} {m}", value=0.5) for m in ("accuracy", "robust accuracy", "loss")
@@ -484,14 +480,12 @@ def test_tuning_attacks_validation_data_and_evaluation_the_test_data(monkeypatch
 
 def test_the_shrunk_model_has_the_radius_of_the_trained_one_and_an_eighth_of_its_weights(monkeypatch):
     monkeypatch.setitem(scenario.SETTINGS, "steps", 20)
-    table = scenario.shrunk(iter([300, 301]), progress=False).pivot(
-        index="seed", columns=["metric", "arm"], values="value"
-    )
+    table = scenario.shrunk(iter([300, 301])).pivot(index="seed", columns=["metric", "arm"], values="value")
     radius, norm = table["mean L∞ radius"], table["weight norm"]
     np.testing.assert_allclose(radius["shrunk"], radius["as trained"], rtol=1e-5)
     np.testing.assert_allclose(norm["shrunk"] / norm["as trained"], scenario.DOSE["shrink"], rtol=1e-6)
     runs = grid({"Adam": {"lr": [scenario.DOSE["lr"]]}}, [300, 301])
-    trained, _ = scenario.measure(scenario.task(model="linear"), runs, "test", None, progress=False)
+    trained, _ = scenario.measure(scenario.task(model="linear"), runs, "test", None)
     own = trained[trained["metric"] == "weight norm"].set_index("seed")["value"]
     np.testing.assert_allclose(norm["as trained"], own, rtol=1e-5)
 
@@ -524,7 +518,7 @@ def test_weights_by_ink_are_sorted_by_the_images_of_their_own_run():
         [("Adam", "all pixels", 1e-9, "accuracy"), ("Adam", "all pixels", 1.0, "robust accuracy")],
         columns=["arm", "condition", "lr", "tuned_on"],
     ).assign(weight_decay=0.0, l2=0.0, score=0.9, n_seeds=2, edge="")
-    found = scenario.weights_by_ink(winners, [300, 301], progress=False)  # a learning rate that leaves the start
+    found = scenario.weights_by_ink(winners, [300, 301])  # a learning rate that leaves the start
     assert found.groupby("seed")["share"].sum().tolist() == pytest.approx([1, 1])
     for seed, own in found.groupby("seed"):
         ink = (scenario.task().data(seed)["train"][0] > 0).float().mean(0)

@@ -244,7 +244,7 @@ def test_what_is_measured_is_what_the_trained_model_says():
     table = imbalance.logits_by_decay("digit 8", "unweighted", [0.1], [0], lr=0.03, steps=40)
     runs = grid({"AdamW": {"lr": [0.03], "weight_decay": [0.1]}}, [0]).assign(schedule="cosine")
     kept = train(task, runs, steps=40, batch_size=50, decays=imbalance.BIASES["undecayed bias"],
-                 keep_parameters=True, progress=False, device="cpu").parameters  # fmt: skip
+                 keep_parameters=True, device="cpu").parameters  # fmt: skip
     logits = x @ kept["weight"][0, 0] + kept["bias"][0]
     values = table.set_index("metric")["value"]
     assert values["mean logit"] == pytest.approx(logits.mean().item(), abs=1e-4)
@@ -265,7 +265,7 @@ def test_biases_are_decayed_or_not():
     runs = grid({"AdamW": {"lr": [0.01], "weight_decay": [5.0]}}, [0])
     task, sizes = imbalance.task("digit 8", "MLP", "unweighted"), {}
     for bias, decays in imbalance.BIASES.items():
-        parameters = train(task, runs, steps=60, batch_size=50, decays=decays, keep_parameters=True, progress=False,
+        parameters = train(task, runs, steps=60, batch_size=50, decays=decays, keep_parameters=True,
                            device="cpu").parameters  # fmt: skip
         sizes[bias] = parameters["layers.1.bias"].abs().item(), parameters["layers.1.weight"].norm().item()
     assert sizes["undecayed bias"][0] > 1.5 * sizes["decayed bias"][0]
@@ -302,10 +302,10 @@ def test_a_condition_is_tuned_and_evaluated_as_its_name_says(bias, monkeypatch):
     monkeypatch.setattr(protocol, "judge_on_test", judged)
     name = "breast cancer · MLP · class-weighted" + bias
     decays = imbalance.condition(name)[3]
-    tuning = imbalance.tune(name, [0], progress=False)
+    tuning = imbalance.tune(name, [0])
     assert set(tuning["metric"]) == set(imbalance.TUNING_METRICS) and set(tuning["condition"]) == {name}
     runs = grid({"AdamW": {"lr": [0.01], "weight_decay": [0.3]}}, [200])
-    table = imbalance.evaluate(name, runs, progress=False)
+    table = imbalance.evaluate(name, runs)
     assert table["metric"].str.startswith("test ").all() and "schedule" not in table
     own = "breast cancer · MLP · class-weighted"
     assert asked == [(own, ("validation",), decays, {"cosine"}), (own, (), decays, {"cosine"})]
@@ -315,7 +315,7 @@ def test_a_condition_is_tuned_and_evaluated_as_its_name_says(bias, monkeypatch):
 def test_doses_are_taken_in_three_ways(monkeypatch):
     from adamw_book.scenarios.class_imbalance import protocol
 
-    def evaluate(name, runs, steps=None, progress=True):
+    def evaluate(name, runs, steps=None):
         return runs.assign(condition=name, step=steps)
 
     monkeypatch.setattr(protocol, "evaluate", evaluate)
@@ -346,13 +346,13 @@ def test_winners_that_several_tuning_metrics_share_are_trained_once(monkeypatch)
 
     monkeypatch.setattr(protocol, "train", lambda task, runs, **o: counted.append(len(runs)) or train(task, runs, **o))
     monkeypatch.setitem(protocol.SETTINGS, "steps", 3)
-    table = imbalance.retrained("digit 8 · MLP · unweighted", WINNERS, [200, 201], progress=False)
+    table = imbalance.retrained("digit 8 · MLP · unweighted", WINNERS, [200, 201])
     assert counted == [6] and set(table["step"]) == {3}
     rows = table[table["metric"] == "test AUC"]
     assert rows.groupby(["arm", "tuned_for"]).size().tolist() == [2, 2, 2, 2]
     both = rows[rows["arm"] == "AdamW"].pivot(index="seed", columns="tuned_for", values="value")
     assert both.iloc[:, 0].tolist() == both.iloc[:, 1].tolist()
-    only = imbalance.retrained("digit 8 · MLP · unweighted", WINNERS, [200], ["balanced accuracy"], False, ("Adam",))
+    only = imbalance.retrained("digit 8 · MLP · unweighted", WINNERS, [200], ["balanced accuracy"], ("Adam",))
     assert set(only["arm"]) == {"Adam"} and set(only["lr"]) == {0.03}
 
 
@@ -421,7 +421,7 @@ def test_the_headline_retrains_winners_on_the_seeds_that_it_is_given(monkeypatch
 
     asked = []
 
-    def evaluate(name, runs, steps=None, progress=True, device=None):
+    def evaluate(name, runs, steps=None, device=None):
         asked.append((name, sorted(set(runs["seed"])), steps))
         metrics = ("recall", "balanced accuracy", "balanced accuracy, threshold moved")
         frames = [runs.assign(condition=name, step=1, metric=f"test {m}", value=0.5 + 0.01 * i)
@@ -441,7 +441,7 @@ def test_the_headline_retrains_winners_on_the_seeds_that_it_is_given(monkeypatch
 
 
 def test_a_fixed_recipe_is_adam_where_it_has_no_decay():
-    table = imbalance.fixed_recipe("breast cancer · linear · class-weighted", [100, 101], **RECIPE, progress=False)
+    table = imbalance.fixed_recipe("breast cancer · linear · class-weighted", [100, 101], **RECIPE)
     assert table.groupby("arm")["weight_decay"].unique().map(list).to_dict() == {"Adam": [0.0], "AdamW": [1.0]}
     assert set(table["lr"]) == {0.01} and set(table["step"]) == {5}
     assert paired(table, "AdamW", "Adam", "test recall").n == 2

@@ -396,7 +396,7 @@ def test_every_regime_reads_a_split_that_its_condition_has():
 def test_no_condition_is_tuned_or_chosen_on_test_data(monkeypatch):
     asked, seeds = [], {}
 
-    def train_condition(name, runs, evaluate, progress=True, **options):
+    def train_condition(name, runs, evaluate, **options):
         asked.append(tuple(evaluate))
         seeds[name] = sorted(set(runs["seed"]))
         tables = [
@@ -407,7 +407,7 @@ def test_no_condition_is_tuned_or_chosen_on_test_data(monkeypatch):
         return pd.concat(tables, ignore_index=True).assign(condition=name)
 
     monkeypatch.setattr(conditions, "train_condition", train_condition)
-    tables = [scenario.tune(name, progress=False) for name in scenario.CONDITIONS]
+    tables = [scenario.tune(name) for name in scenario.CONDITIONS]
     assert not any("test" in split for splits in asked for split in splits)
     assert {split for splits in asked for split in splits} == {"validation", "shifted validation"}
     tuning, few = scenario.SETTINGS["tuning_seeds"], scenario.SETTINGS["fewer_tuning_seeds"]
@@ -458,7 +458,7 @@ def test_effects_are_of_the_tuned_arms_and_positive_where_adamw_is_ahead(gain, v
 def test_the_headline_retrains_the_recorded_winners_on_the_seeds_it_is_given(monkeypatch):
     asked = []
 
-    def evaluate_winners(name, winners, seeds, progress):
+    def evaluate_winners(name, winners, seeds):
         assert set(winners["chosen_on"]) == {scenario.IN_DISTRIBUTION}
         asked.append(name)
         table = made_up(seeds, 0.02)
@@ -466,7 +466,7 @@ def test_the_headline_retrains_the_recorded_winners_on_the_seeds_it_is_given(mon
 
     monkeypatch.setattr(scenario, "evaluate_winners", evaluate_winners)
     winners = pd.DataFrame({"chosen_on": [scenario.IN_DISTRIBUTION, scenario.ORACLE]})
-    effects = scenario.STUDY.headline({"winners": winners}, list(range(300, 306)), False)
+    effects = scenario.STUDY.headline({"winners": winners}, list(range(300, 306)))
     assert {claim: list(found) for claim, found in effects.items()} == scenario.HEADLINE
     assert all(e.differences.index.tolist() == list(range(300, 306)) for f in effects.values() for e in f.values())
     assert len(asked) == len(set(asked))
@@ -477,18 +477,18 @@ def test_winners_are_retrained_on_fresh_seeds_of_their_own_condition(monkeypatch
     winners = pd.DataFrame([("AdamW", name, 0.01, 0.1, 0.0)], columns=["arm", "condition", "lr", "weight_decay", "l2"])
     winners = winners.assign(score=0.9, n_seeds=20, edge="", chosen_on=scenario.IN_DISTRIBUTION)
     monkeypatch.setitem(scenario.SETTINGS, "steps", 3)
-    table = scenario.evaluate_winners(name, winners, [300, 301], progress=False)
+    table = scenario.evaluate_winners(name, winners, [300, 301])
     assert set(table["metric"]) == {"the rest accuracy"} and table["seed"].tolist() == [300, 301]
     assert set(table["chosen_on"]) == {scenario.IN_DISTRIBUTION} and set(table["condition"]) == {name}
     with pytest.raises(ValueError, match="seeds 3 were used for tuning"):
-        scenario.evaluate_winners(name, winners, [3, 300], progress=False)
+        scenario.evaluate_winners(name, winners, [3, 300])
     with pytest.raises(ValueError, match="winners: none for the condition 'digits, MLP'"):
         scenario.evaluate_winners("digits, MLP", winners, [300])
 
 
 def test_doses_are_run_plain_and_balanced():
     dose = scenario.DOSE | {"weight_decay": [0.0, 1.0], "l2": [0.01]}
-    table = conditions.dose_response(iter([500]), dose, progress=False)
+    table = conditions.dose_response(iter([500]), dose)
     assert table.groupby(["condition", "metric"]).size().to_dict() == {
         (c, m): 3 for c in dose["conditions"] for m in ("test accuracy", "flipped test accuracy")
     }

@@ -54,7 +54,7 @@ def test_independent_decay_is_lambda_prime_over_lr():
 def test_independent_decay_is_trained_as_torchs_form_under_another_name():
     """λ′ = ηλ: the two arms' runs coincide where their numbers do."""
     runs = decay_map.map_runs([0], SMALL | {"lr": [0.01], "decay_per_step": [0.003, 0.01]})
-    table = decay_map.train_map(runs, evaluate=("train",), progress=False, steps=SMALL["steps"])
+    table = decay_map.train_map(runs, evaluate=("train",), steps=SMALL["steps"])
     table = table[(table["metric"] == "train loss") & (table["step"] == SMALL["steps"])]
     values = table.set_index(["arm", "decay"])["value"]
     assert values[INDEPENDENT, 0.003] == pytest.approx(values["AdamW", 0.3], rel=1e-6)
@@ -157,7 +157,7 @@ def test_a_fifth_of_the_training_labels_is_wrong_and_no_other():
 def test_decays_are_chosen_on_validation_data_and_transferred_on_test_data_of_fresh_seeds(monkeypatch):
     asked = []
 
-    def train_map(runs, evaluate=("validation",), progress=True):
+    def train_map(runs, evaluate=("validation",)):
         asked.append((sorted(set(runs["seed"])), tuple(evaluate)))
         tables = [
             runs.assign(step=600, metric=f"{s} {m}", value=-runs["decay"])

@@ -80,16 +80,16 @@ def test_a_condition_is_trained_with_its_settings_unless_told_otherwise(monkeypa
     monkeypatch.setattr(conditions, "train", watched)
     name = "MLP, 1 hidden layer · 20% wrong labels"
     runs = grid({"Adam": {"lr": [0.001]}}, [0])
-    table = overfitting.train_condition(name, runs, ("train",), progress=False, steps=2)
+    table = overfitting.train_condition(name, runs, ("train",), steps=2)
     assert set(table["condition"]) == {name} and set(table["step"]) == {2}
-    table = overfitting.train_condition(name, runs, (), progress=False)
+    table = overfitting.train_condition(name, runs, ())
     assert set(table["step"]) == {overfitting.SETTINGS["steps"]} and schedules == [{"cosine"}] * 2
 
 
 def test_winners_are_retrained_on_fresh_seeds_of_their_own_condition(monkeypatch):
     asked = []
 
-    def train_condition(name, runs, evaluate, progress):
+    def train_condition(name, runs, evaluate):
         asked.append((name, runs, evaluate))
         return pd.concat(
             runs.assign(metric=m, step=500, value=0.5) for m in ("test accuracy", "test loss", "weight norm")
@@ -289,7 +289,7 @@ def test_the_showcase_is_addition_modulo_23():
 def test_the_showcase_trains_on_the_whole_set_at_every_step(monkeypatch):
     monkeypatch.setitem(overfitting.GROKKING, "steps", 3)
     runs = grid({"AdamW": {"lr": [0.01], "weight_decay": [1.0]}}, [0])
-    table = overfitting.train_grokking(runs, record=[0, 3], progress=False)
+    table = overfitting.train_grokking(runs, record=[0, 3])
     loss = table[table["metric"] == "train loss"].set_index("step")["value"]
     assert set(table["metric"]) > {"train accuracy", "test accuracy"} and loss[3] < loss[0]
     model, (x, y) = overfitting.GROKKING_TASK.model(), overfitting.GROKKING_TASK.data(0)["train"]

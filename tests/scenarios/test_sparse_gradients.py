@@ -221,7 +221,7 @@ def test_winners_are_retrained_on_fresh_seeds_of_their_own_condition(monkeypatch
         "arm": ["AdamW", "AdamW"], "condition": [name, "real text · MLP"], "lr": 0.01, "weight_decay": [1.0, 2.0],
         "l2": 0.0, "score": 0.9, "n_seeds": 10, "edge": "",
     })  # fmt: skip
-    table = scenario.evaluate_winners(name, winners, [300, 301], progress=False)
+    table = scenario.evaluate_winners(name, winners, [300, 301])
     assert set(table["condition"]) == {name} and set(table["seed"]) == {300, 301} and set(table["step"]) == {2}
     assert set(table["weight_decay"]) == {1.0} and {"test accuracy", "weight norm"} < set(table["metric"])
     with pytest.raises(ValueError, match="seeds 0 were used for tuning"):
@@ -240,14 +240,13 @@ def indicator_task(shares: list[float]) -> Task:
 def test_sizes_are_sorted_by_frequency_and_are_those_of_the_trained_weights():
     task = indicator_task([0.9, 0.1, 0.0, 0.5])
     runs = grid({"AdamW": {"lr": [0.1], "weight_decay": [2.0]}}, [5])
-    sizes = scenario.weight_sizes(task, "weight", runs, steps=8, batch_size=4, bins=2, progress=False)
+    sizes = scenario.weight_sizes(task, "weight", runs, steps=8, batch_size=4, bins=2)
     assert sizes["group"].tolist() == [-1, 0, 1]
     assert sizes["frequency"].tolist() == pytest.approx([0.375, 0.05, 0.7])
     assert sizes["size"][0] ** 2 == pytest.approx((sizes["size"][1] ** 2 + sizes["size"][2] ** 2) / 2, rel=1e-4)
     # a silent word is all that a group of its own holds: its weights have shrunk by the decay alone
-    alone = scenario.weight_sizes(task, "weight", runs, steps=8, batch_size=4, bins=4, progress=False)
-    before = scenario.weight_sizes(task, "weight", runs.assign(weight_decay=0.0), steps=8, batch_size=4, bins=4,
-                                   progress=False)  # fmt: skip
+    alone = scenario.weight_sizes(task, "weight", runs, steps=8, batch_size=4, bins=4)
+    before = scenario.weight_sizes(task, "weight", runs.assign(weight_decay=0.0), steps=8, batch_size=4, bins=4)
     assert alone["size"][1] / before["size"][1] == pytest.approx(0.8**8, rel=1e-4)
 
 
@@ -298,8 +297,7 @@ def test_each_learning_rate_is_held_against_its_own():
 
 def sizes(weight: str = "weight", bins: int = 2) -> pd.DataFrame:
     runs = grid({"Adam": {"lr": [0.1]}}, [0])
-    return scenario.weight_sizes(indicator_task([0.5, 0.1]), weight, runs, steps=1, batch_size=1, bins=bins,
-                                 progress=False)  # fmt: skip
+    return scenario.weight_sizes(indicator_task([0.5, 0.1]), weight, runs, steps=1, batch_size=1, bins=bins)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +369,7 @@ def test_the_headline_measures_every_regime_of_both_claims(monkeypatch):
         [(arm, name, 0.01) for name in scenario.CONDITIONS for arm in ("AdamW", "Adam + L2", "Adam")],
         columns=["arm", "condition", "lr"],
     ).assign(weight_decay=0.0, l2=0.0, score=0.9, n_seeds=10, edge="")
-    found = scenario.STUDY.headline({"winners": winners}, [300, 301], False)
+    found = scenario.STUDY.headline({"winners": winners}, [300, 301])
     assert list(found["sparse_gradients.rare_words"]) == scenario.SHRINKAGE["conditions"]
     gains = found["sparse_gradients.generalization"]
     assert list(gains) == scenario.REGIMES

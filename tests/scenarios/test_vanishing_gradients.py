@@ -97,7 +97,7 @@ def test_the_silent_norm_sees_the_silent_weights_alone():
 
 def test_silent_weights_obey_the_closed_form():
     runs = grid({"AdamW": {"lr": [0.01], "weight_decay": [2.0]}, "Adam": {"lr": [0.01]}}, [0, 1])
-    options = {"steps": 40, "record": (0, 40), "progress": False}
+    options = {"steps": 40, "record": (0, 40)}
     table = scenario.train_condition("1 hidden layer, clean labels", runs, (), **options)
     norms = table[table["metric"] == scenario.SILENT_NORM].pivot(index=["arm", "seed"], columns="step", values="value")
     left = (norms[40] / norms[0]).groupby("arm").agg(["min", "max"])
@@ -143,7 +143,7 @@ def test_the_oracle_is_chosen_where_the_pixels_are_on():
 def test_tuning_seeds_are_no_evaluation_seeds():
     winners = pd.DataFrame([{"condition": "1 hidden layer, clean labels", "arm": "Adam", "lr": 0.01}])
     with pytest.raises(ValueError, match="seeds 3 were used for tuning"):
-        scenario.evaluate_winners(winners.assign(weight_decay=0.0, l2=0.0), [3, 200], progress=False)
+        scenario.evaluate_winners(winners.assign(weight_decay=0.0, l2=0.0), [3, 200])
     with pytest.raises(ValueError, match="winners: the table is empty"):
         scenario.evaluate_winners(winners[:0], [200])
 
@@ -188,7 +188,7 @@ def test_the_null_projector_projects_on_what_no_example_has():
 
 def test_across_pixels_the_gradient_has_no_null_part_and_adams_step_has():
     settings = scenario.ACROSS | {"steps": 100, "record": [0, 100]}
-    table = scenario.train_across(iter([0, 1]), settings, progress=False)
+    table = scenario.train_across(iter([0, 1]), settings)
     x, y = digits_splits(0, train=40)["train"]
     weight = torch.zeros(10, 64, requires_grad=True)
     functional.cross_entropy(x @ weight.T, y).backward()
@@ -249,7 +249,7 @@ def test_dead_parts_of_a_deep_network(monkeypatch):
         return train(task, runs, measure=both, **options)
 
     monkeypatch.setattr(null_space, "train", watched)
-    table = scenario.dead_parts(iter([0, 1]), settings, progress=False)
+    table = scenario.dead_parts(iter([0, 1]), settings)
     crossing = settings["l2"] / settings["weight_decay"]
     below = table[table["metric"] == "below the crossing"].set_index(["arm", "seed"])["value"].to_dict()
     assert below == {
@@ -387,7 +387,7 @@ def test_recall_doses_have_one_learning_rate_and_every_dose():
 
 def test_recall_is_trained_and_measured_early_and_at_the_end():
     runs = scenario.recall_runs([0], [1.0], [])
-    table = scenario.train_recall("orthogonal start", 5, runs, ("validation",), False, steps=4, record=(0, 2, 4))
+    table = scenario.train_recall("orthogonal start", 5, runs, ("validation",), steps=4, record=(0, 2, 4))
     assert set(table["step"]) == {0, 2, 4} and set(table["start"]) == {"orthogonal start"}
     start = table[(table["step"] == 0) & (table["metric"] == "spectral radius")]
     np.testing.assert_allclose(start["value"], 1.0, rtol=1e-5)
@@ -400,7 +400,7 @@ def test_before_training_torchs_start_loses_the_gradient_on_its_way_back():
     assert len(profiles) == len(runs) * 12 * 2
     along = profiles[profiles["step"] == 0].groupby("t")["value"].mean()
     assert along[12] == 0 and along[1] < along[6] < -0.5
-    table = scenario.train_recall("torch's start", 12, runs.assign(lr=1e-9), (), False, steps=2)
+    table = scenario.train_recall("torch's start", 12, runs.assign(lr=1e-9), (), steps=2)
     ratio = table[table["metric"] == scenario.THROUGH_TIME.metric]["value"].mean()
     assert ratio == pytest.approx(along[1], abs=1e-3)
 
@@ -431,7 +431,7 @@ def test_the_headline_names_regimes_of_the_record(monkeypatch):
          for arm, decay, l2 in (("AdamW", 0.4, 0.0), ("Adam + L2", 0.0, 0.005), ("Adam", 0.0, 0.0))],
         columns=["condition", "arm", "lr", "weight_decay", "l2"],
     )  # fmt: skip
-    found = scenario.headline({"winners": winners}, [900, 901], progress=False)
+    found = scenario.headline({"winners": winners}, [900, 901])
     assert set(found) == {claim.id for claim in scenario.STUDY.claims} and all(found.values())
     for claim in scenario.STUDY.claims:
         assert {effect.metric for effect in found[claim.id].values()} == {claim.metric}

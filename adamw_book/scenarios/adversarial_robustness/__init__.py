@@ -128,24 +128,23 @@ def dose(
     models: Sequence[str] = tuple(MODELS),
     pixels: Sequence[str] = tuple(PIXELS),
     attack: Mapping | None = SETTINGS["tuning_attack"],
-    progress: bool = True,
 ) -> pd.DataFrame:
     """AdamW with each λ at one learning rate, for each of ``models`` and ``pixels``: accuracy, mean L∞ radius and, with
     an ``attack`` (its steps and restarts), robust accuracy on test data, and the weight norm."""
     runs, tables = grid({"AdamW": {"lr": [lr], "weight_decay": weight_decay}}, seeds), []
     for model in models:
         for seen in pixels:
-            table, _ = measure(task(seen, model), runs, "test", attack, radius=True, progress=progress)
+            table, _ = measure(task(seen, model), runs, "test", attack, radius=True)
             tables.append(table.assign(model=model, pixels=seen))
     table = pd.concat(tables, ignore_index=True)
     return table[~table["metric"].str.contains("loss")]
 
 
-def shrunk(seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
+def shrunk(seeds: Sequence[int]) -> pd.DataFrame:
     """Linear models trained without decay, as they are and with all weights times ``DOSE["shrink"]``: radius, norm."""
     learned, seeds = task(model="linear"), list(seeds)
     runs = grid({"Adam": {"lr": [DOSE["lr"]]}}, seeds)
-    _, result = measure(learned, runs, "test", None, progress=progress)
+    _, result = measure(learned, runs, "test", None)
     rows = []
     for arm, factor in (("as trained", 1.0), ("shrunk", DOSE["shrink"])):
         p = rescaled(result.parameters, factor)
@@ -158,23 +157,23 @@ def shrunk(seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _low_lr(seeds: Sequence[int], progress: bool) -> pd.DataFrame:
+def _low_lr(seeds: Sequence[int]) -> pd.DataFrame:
     lambdas, only = [0.0, DOSE["mild"]], {"models": ["linear"], "pixels": ["all pixels"]}
-    return dose(seeds, lambdas, lr=DOSE["low_lr"], progress=progress, **only)
+    return dose(seeds, lambdas, lr=DOSE["low_lr"], **only)
 
 
-def run(progress: bool = True) -> dict[str, pd.DataFrame]:
+def run() -> dict[str, pd.DataFrame]:
     """The full protocol: each condition tuned and its winners attacked on fresh seeds; the doses; the rescaling."""
-    tuning = pd.concat([tune(condition, progress) for condition in CONDITIONS], ignore_index=True)
+    tuning = pd.concat([tune(condition) for condition in CONDITIONS], ignore_index=True)
     winners = choose(tuning)
     seeds = SETTINGS["evaluation_seeds"]
     return {
         "tuning": tuning,
         "winners": winners,
-        "evaluation": evaluate(winners, seeds, progress),
-        "dose": dose(seeds, DOSE["weight_decay"], progress=progress),
-        "low_lr": _low_lr(seeds, progress),
-        "shrunk": shrunk(seeds, progress),
+        "evaluation": evaluate(winners, seeds),
+        "dose": dose(seeds, DOSE["weight_decay"]),
+        "low_lr": _low_lr(seeds),
+        "shrunk": shrunk(seeds),
     }
 
 
@@ -213,12 +212,12 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
     }
 
 
-def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True):
+def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int]):
     """Both claims in all their regimes on other seeds: the recorded winners retrained and attacked, the doses again."""
-    doses = dose(seeds, [0.0, DOSE["mild"], DOSE["strong"]], attack=None, progress=progress)
+    doses = dose(seeds, [0.0, DOSE["mild"], DOSE["strong"]], attack=None)
     return {
-        MARGIN.id: margin_effects(doses, _low_lr(seeds, progress), shrunk(seeds, progress)),
-        WITHSTANDS.id: robust_effects(evaluate(headline_winners(tables["winners"]), seeds, progress)),
+        MARGIN.id: margin_effects(doses, _low_lr(seeds), shrunk(seeds)),
+        WITHSTANDS.id: robust_effects(evaluate(headline_winners(tables["winners"]), seeds)),
     }
 
 
@@ -236,7 +235,7 @@ def probe() -> pd.DataFrame:
     tables = []
     for condition in CONDITIONS:
         table, _ = measure(
-            condition_task(condition), runs, "validation", {"steps": 5, "restarts": 2}, progress=False,
+            condition_task(condition), runs, "validation", {"steps": 5, "restarts": 2},
             radius=condition == "all pixels", evaluate=("train", "validation"), record=(1, 20, 100), steps=100,
             device="cpu",
         )  # fmt: skip

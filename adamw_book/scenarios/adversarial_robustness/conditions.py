@@ -125,7 +125,6 @@ def measure(
     split: str,
     attack: Mapping | None,
     radius: bool = False,
-    progress: bool = True,
     **options,
 ) -> tuple[pd.DataFrame, Result]:
     """Train ``runs`` and attack them: a tidy table with "<split> accuracy", "<split> robust accuracy" (at ``EPSILON``,
@@ -133,7 +132,7 @@ def measure(
     ``radius``, :func:`mean_radius`; and the result with its parameters.
     """
     options = {"steps": SETTINGS["steps"], "batch_size": SETTINGS["batch_size"], "evaluate": (split,), **options}
-    result = train(task, runs.assign(schedule=SETTINGS["schedule"]), keep_parameters=True, progress=progress, **options)
+    result = train(task, runs.assign(schedule=SETTINGS["schedule"]), keep_parameters=True, **options)
     values = {}
     if attack is not None:
         values[f"{split} robust accuracy"] = each(
@@ -154,10 +153,10 @@ def condition_task(condition: str) -> Task:
     return task(pixels, perturb=adversarial if attacked else None)
 
 
-def tune(condition: str, progress: bool = True) -> pd.DataFrame:
+def tune(condition: str) -> pd.DataFrame:
     """All tuning runs of one condition: clean and robust accuracy on validation data, with the column ``condition``."""
     runs = grid(arms(), SETTINGS["tuning_seeds"])
-    table, _ = measure(condition_task(condition), runs, "validation", SETTINGS["tuning_attack"], progress=progress)
+    table, _ = measure(condition_task(condition), runs, "validation", SETTINGS["tuning_attack"])
     return table[table["metric"].str.contains("accuracy")].assign(condition=condition)
 
 
@@ -176,14 +175,14 @@ def headline_winners(winners: pd.DataFrame) -> pd.DataFrame:
     return winners[winners["tuned_on"] == winners["condition"].map(wanted)]
 
 
-def evaluate(winners: pd.DataFrame, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
+def evaluate(winners: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
     """Retrain winners (rows of :func:`choose`) on fresh seeds and attack them on test data."""
     if winners.empty:
         raise ValueError("winners: the table is empty; at least one row of choose() is needed")
     seeds, tables = list(seeds), []
     for (condition, tuned_on), own in winners.groupby(["condition", "tuned_on"], sort=False):
         runs = retrain(own.drop(columns=["condition", "tuned_on"]), seeds, used=SETTINGS["tuning_seeds"])
-        table, _ = measure(condition_task(condition), runs, "test", SETTINGS["attack"], progress=progress)
+        table, _ = measure(condition_task(condition), runs, "test", SETTINGS["attack"])
         tables.append(table.assign(condition=condition, tuned_on=tuned_on))
     table = pd.concat(tables, ignore_index=True)
     return table[table["metric"].str.contains("accuracy|norm")]
@@ -192,7 +191,7 @@ def evaluate(winners: pd.DataFrame, seeds: Sequence[int], progress: bool = True)
 INK = {"never": (-1.0, 0.0), "up to 2%": (0.0, 0.02), "to 10%": (0.02, 0.1), "to 50%": (0.1, 0.5), "more": (0.5, 1.0)}
 
 
-def weights_by_ink(winners: pd.DataFrame, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
+def weights_by_ink(winners: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
     """The first layer of "all pixels" winners, trained again: by the share of a run's training images that have ink on
     a pixel (the groups of ``INK``), the mean size of a weight and the group's share of ‖·‖₁ over the layer.
 
@@ -201,7 +200,7 @@ def weights_by_ink(winners: pd.DataFrame, seeds: Sequence[int], progress: bool =
     own = headline_winners(winners)
     own = own[own["condition"] == "all pixels"].drop(columns=["condition", "tuned_on"])
     learned, runs = task(), retrain(own, seeds, used=SETTINGS["tuning_seeds"])
-    _, result = measure(learned, runs, "train", None, progress=progress)
+    _, result = measure(learned, runs, "train", None)
     sizes = result.parameters["layers.0.weight"].abs().mean(1)
     rows = []
     for run, size in zip(runs.itertuples(), sizes, strict=True):

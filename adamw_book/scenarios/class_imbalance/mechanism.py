@@ -32,7 +32,7 @@ def _positive(**numbers: float) -> None:
 
 def logits_by_decay(
     data: str, loss: str, weight_decay: Sequence[float], seeds: Sequence[int], *, lr: float, steps: int,
-    bias: str = "undecayed bias", batch_size: int = 50, progress: bool = False,
+    bias: str = "undecayed bias", batch_size: int = 50,
 ) -> pd.DataFrame:  # fmt: skip
     """A linear model under AdamW, a tidy table by ``weight_decay`` and seed: the metrics "bias", "mean logit",
     "largest logit" (both over the validation split), "largest weight" (in size) and the validation metrics.
@@ -58,7 +58,7 @@ def logits_by_decay(
     # one chunk: `measure` looks at all replicas, in their order
     return train(
         found, runs, steps=steps, batch_size=batch_size, evaluate=("validation",), measure=measure,
-        decays=BIASES[bias], chunk_size=len(runs), device="cpu", progress=progress,
+        decays=BIASES[bias], chunk_size=len(runs), device="cpu",
     ).table  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def condition(name: str) -> tuple[str, str, str, Callable[[str], bool]]:
     return *parts, BIASES["decayed bias" if name.endswith(" · decayed bias") else "undecayed bias"]
 
 
-def tune(name: str, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
+def tune(name: str, seeds: Sequence[int]) -> pd.DataFrame:
     """Every configuration of one condition (a name in ``CONDITIONS``) on the tuning seeds: a tidy table of the
     validation metrics."""
     data, model, loss, decays = condition(name)
@@ -41,7 +41,7 @@ def tune(name: str, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame
     runs = runs.assign(schedule=SETTINGS["schedule"])
     table = train(
         task(data, model, loss), runs, steps=SETTINGS["steps"], batch_size=SETTINGS["batch_size"],
-        evaluate=("validation",), decays=decays, progress=progress,
+        evaluate=("validation",), decays=decays,
     ).table  # fmt: skip
     table["metric"] = table["metric"].str.removeprefix("validation ")
     return table[table["metric"].isin(TUNING_METRICS)].drop(columns="schedule").assign(condition=name)
@@ -61,9 +61,7 @@ def winners_of(tuning: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(chosen, ignore_index=True)
 
 
-def evaluate(
-    name: str, runs: pd.DataFrame, steps: int | None = None, progress: bool = True, device: str | None = None
-) -> pd.DataFrame:
+def evaluate(name: str, runs: pd.DataFrame, steps: int | None = None, device: str | None = None) -> pd.DataFrame:
     """Train ``runs`` under one condition and judge them on test data: a tidy table of the metrics in ``KEPT``.
 
     Configurations that several rows share (chosen by several tuning metrics) are trained once.
@@ -74,7 +72,7 @@ def evaluate(
     found = task(data, model, loss)
     result = train(
         found, once, steps=SETTINGS["steps"] if steps is None else steps, batch_size=SETTINGS["batch_size"],
-        evaluate=(), decays=decays, keep_parameters=True, progress=progress, device=device,
+        evaluate=(), decays=decays, keep_parameters=True, device=device,
     )  # fmt: skip
     table = judge_on_test(found, result, prior(data))
     table = table[table["metric"].str.removeprefix("test ").isin(KEPT)].drop(columns="schedule")
@@ -82,17 +80,20 @@ def evaluate(
 
 
 def retrained(
-    name: str, winners: pd.DataFrame, seeds: Sequence[int], tuned_for: Sequence[str] = TUNING_METRICS,
-    progress: bool = True, only: Sequence[str] | None = None,
-) -> pd.DataFrame:  # fmt: skip
+    name: str,
+    winners: pd.DataFrame,
+    seeds: Sequence[int],
+    tuned_for: Sequence[str] = TUNING_METRICS,
+    only: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """One condition's winners on fresh seeds, for the given tuning metrics and arms (by default all of them)."""
     own = winners[(winners["condition"] == name) & winners["tuned_for"].isin(tuned_for)]
     own = own if only is None else own[own["arm"].isin(only)]
     runs = retrain(own.drop(columns="condition"), seeds, used=SETTINGS["tuning_seeds"])
-    return evaluate(name, runs, progress=progress)
+    return evaluate(name, runs)
 
 
-def doses(data: str, model: str, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
+def doses(data: str, model: str, seeds: Sequence[int]) -> pd.DataFrame:
     """AdamW at one learning rate, decay as a dose, in three ways: without class weights, with and without a decayed
     bias, and with them. The column ``training`` says which; otherwise as :func:`evaluate`."""
     dose = SETTINGS["dose"]
@@ -105,30 +106,30 @@ def doses(data: str, model: str, seeds: Sequence[int], progress: bool = True) ->
     tables = []
     for way, (loss, bias) in ways.items():
         name = f"{data} · {model} · {loss}"
-        tables.append(evaluate(name + bias, runs, dose["steps"], progress).assign(training=way, data=data))
+        tables.append(evaluate(name + bias, runs, dose["steps"]).assign(training=way, data=data))
     return pd.concat(tables, ignore_index=True)
 
 
 def fixed_recipe(
-    name: str, seeds: Sequence[int], *, lr: float, weight_decay: Sequence[float], steps: int, progress: bool = True
+    name: str, seeds: Sequence[int], *, lr: float, weight_decay: Sequence[float], steps: int
 ) -> pd.DataFrame:
     """One learning rate, no tuning: AdamW with each decay, the arm "Adam" where it is 0. As :func:`evaluate`."""
     runs = grid({"AdamW": {"lr": [lr], "weight_decay": weight_decay}}, seeds)
     runs["arm"] = np.where(runs["weight_decay"] == 0, "Adam", "AdamW")
-    return evaluate(name, runs, steps, progress)
+    return evaluate(name, runs, steps)
 
 
-def run(progress: bool = True) -> dict[str, pd.DataFrame]:
+def run() -> dict[str, pd.DataFrame]:
     """The full protocol: every condition tuned and its winners judged on fresh seeds; doses; long training."""
     seeds = SETTINGS["evaluation_seeds"]
-    tuning = pd.concat([tune(name, SETTINGS["tuning_seeds"], progress) for name in CONDITIONS], ignore_index=True)
+    tuning = pd.concat([tune(name, SETTINGS["tuning_seeds"]) for name in CONDITIONS], ignore_index=True)
     winners = winners_of(tuning)
     # every tuning metric for the usual treatment of the bias, the two that the claims need for the other
     chosen_for = {name: TUNING_METRICS if name.endswith(LOSSES) else TUNING_METRICS[:2] for name in CONDITIONS}
-    evaluation = [retrained(name, winners, seeds, chosen_for[name], progress) for name in CONDITIONS]
-    dose = [doses(data, "MLP", seeds[: SETTINGS["dose"]["seeds"]], progress) for data in COUNTS]
+    evaluation = [retrained(name, winners, seeds, chosen_for[name]) for name in CONDITIONS]
+    dose = [doses(data, "MLP", seeds[: SETTINGS["dose"]["seeds"]]) for data in COUNTS]
     names = [f"{data} · MLP · {loss}" for data in COUNTS for loss in LOSSES]
-    long = [fixed_recipe(name, seeds, **SETTINGS["long"], progress=progress) for name in names]
+    long = [fixed_recipe(name, seeds, **SETTINGS["long"]) for name in names]
     keys = ["condition", "arm", *CONFIGURATION, "metric"]
     return {
         # means over the tuning seeds: what the choice was made on
@@ -191,19 +192,17 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
     return found
 
 
-def headline(
-    tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True
-) -> dict[str, dict[str, Effect]]:
+def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int]) -> dict[str, dict[str, Effect]]:
     """The headline regimes on fresh seeds: the recorded winners with undecayed biases, and the fixed recipes of
     ordinary length, trained again."""
     winners, evaluation = tables["winners"], []
     for data in COUNTS:
         rules = (SETTINGS["tuning_metric"], "best balanced accuracy")  # the second for the moved threshold
         name = f"{data} · MLP · unweighted"
-        evaluation.append(retrained(name, winners, seeds, rules, progress, ("AdamW", "Adam")))
-        evaluation.append(retrained(f"{data} · MLP · class-weighted", winners, seeds, rules[:1], progress))
+        evaluation.append(retrained(name, winners, seeds, rules, ("AdamW", "Adam")))
+        evaluation.append(retrained(f"{data} · MLP · class-weighted", winners, seeds, rules[:1]))
     dose = {"lr": SETTINGS["dose"]["lr"], "weight_decay": [0.0, JUDGED_DOSE], "steps": SETTINGS["dose"]["steps"]}
-    short = [fixed_recipe(f"{data} · MLP · unweighted", seeds, **dose, progress=progress) for data in COUNTS]
+    short = [fixed_recipe(f"{data} · MLP · unweighted", seeds, **dose) for data in COUNTS]
     return effects(
         {
             "evaluation": pd.concat(evaluation, ignore_index=True),
@@ -228,7 +227,7 @@ def probe() -> pd.DataFrame:
         data, model, loss, decays = condition(name)
         table = train(
             task(data, model, loss), runs, steps=200, batch_size=SETTINGS["batch_size"], record=(1, 20, 200),
-            evaluate=("train", "validation"), decays=decays, device="cpu", progress=False,
+            evaluate=("train", "validation"), decays=decays, device="cpu",
         ).table  # fmt: skip
         tables.append(table.assign(condition=name))
     rows = probe_rows(pd.concat(tables, ignore_index=True))

@@ -164,16 +164,16 @@ HEADLINE = {
 }
 
 
-def run(progress: bool = True) -> dict[str, pd.DataFrame]:
+def run() -> dict[str, pd.DataFrame]:
     """The full protocol: every condition tuned, its winners and the oracle's retrained on fresh seeds, the doses."""
-    tuning = pd.concat([tune(name, progress=progress) for name in CONDITIONS], ignore_index=True)
+    tuning = pd.concat([tune(name) for name in CONDITIONS], ignore_index=True)
     winners = choose(tuning)
-    evaluation = [evaluate_winners(name, winners, progress=progress) for name in CONDITIONS]
+    evaluation = [evaluate_winners(name, winners) for name in CONDITIONS]
     return {
         "tuning": tuning,
         "winners": winners,
         "evaluation": pd.concat(evaluation, ignore_index=True),
-        "dose": dose_response(SETTINGS["evaluation_seeds"], progress=progress),
+        "dose": dose_response(SETTINGS["evaluation_seeds"]),
     }
 
 
@@ -195,11 +195,11 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
     }
 
 
-def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True):
+def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int]):
     """The effects of the regimes in ``HEADLINE``: their recorded winners retrained on ``seeds``."""
     wanted = {REGIMES[claim][regime][0] for claim, regimes in HEADLINE.items() for regime in regimes}
     winners = tables["winners"][tables["winners"]["chosen_on"] == IN_DISTRIBUTION]
-    evaluation = pd.concat([evaluate_winners(name, winners, seeds, progress) for name in CONDITIONS if name in wanted])
+    evaluation = pd.concat([evaluate_winners(name, winners, seeds) for name in CONDITIONS if name in wanted])
     return {
         claim.id: {regime: _effect(evaluation, claim, regime) for regime in HEADLINE[claim.id]}
         for claim in STUDY.claims
@@ -224,9 +224,7 @@ def probe() -> pd.DataFrame:
         "re-weighted by ink, MLP",
     )
     tables = [
-        train_condition(
-            name, runs, ("train", "validation"), progress=False, record=(1, 20, 200), steps=200, device="cpu"
-        )
+        train_condition(name, runs, ("train", "validation"), record=(1, 20, 200), steps=200, device="cpu")
         for name in names
     ]
     table = pd.concat(tables, ignore_index=True)

@@ -194,25 +194,23 @@ def arms(own: str) -> dict[str, dict[str, list[float]]]:
     return three_arms(GRIDS[own], GRIDS[own]["lr_adam"])
 
 
-def train_condition(
-    name: str, runs: pd.DataFrame, evaluate: Sequence[str], progress: bool = True, **options
-) -> pd.DataFrame:
+def train_condition(name: str, runs: pd.DataFrame, evaluate: Sequence[str], **options) -> pd.DataFrame:
     """Train ``runs`` on one condition, a name in ``CONDITIONS``; returns the ensemble's tidy table with the name in the
     column ``condition``."""
     task, _, _ = _known(name)
     options = {"steps": SETTINGS["steps"], "batch_size": SETTINGS["batch_size"], **options}
     runs = runs.assign(schedule=SETTINGS["schedule"])
-    table = train(task, runs, evaluate=evaluate, progress=progress, **options).table
+    table = train(task, runs, evaluate=evaluate, **options).table
     return table.drop(columns="schedule").assign(condition=name)
 
 
-def tune(name: str, seeds: Sequence[int] | None = None, progress: bool = True) -> pd.DataFrame:
+def tune(name: str, seeds: Sequence[int] | None = None) -> pd.DataFrame:
     """One condition's tuning runs, in-distribution validation only, or with the oracle's split where it has one."""
     _, own, metric = _known(name)
     splits = ("validation", "shifted validation") if name in WITH_ORACLE else ("validation",)
     if seeds is None:
         seeds = SETTINGS["tuning_seeds"][: SETTINGS["fewer_tuning_seeds"].get(name)]
-    table = train_condition(name, grid(arms(own), seeds), splits, progress)
+    table = train_condition(name, grid(arms(own), seeds), splits)
     return table[table["metric"].isin({metric, "validation accuracy", "shifted validation accuracy"})]
 
 
@@ -237,15 +235,13 @@ def judged_on(name: str) -> list[str]:
     return [split for split in splits if split != "train" and "validation" not in split]
 
 
-def evaluate_winners(
-    name: str, winners: pd.DataFrame, seeds: Sequence[int] | None = None, progress: bool = True
-) -> pd.DataFrame:
+def evaluate_winners(name: str, winners: pd.DataFrame, seeds: Sequence[int] | None = None) -> pd.DataFrame:
     """Retrain one condition's winners (rows of :func:`choose`) on fresh seeds; accuracies on every test split."""
     own = winners[winners["condition"] == name].drop(columns="condition")
     if own.empty:
         raise ValueError(f"winners: none for the condition {name!r}; they are of {sorted(set(winners['condition']))}")
     runs = retrain(own, SETTINGS["evaluation_seeds"] if seeds is None else seeds, used=SETTINGS["tuning_seeds"])
-    table = train_condition(name, runs, judged_on(name), progress)
+    table = train_condition(name, runs, judged_on(name))
     return table[table["metric"].str.endswith(" accuracy") & ~table["metric"].str.contains("balanced")]
 
 
@@ -257,7 +253,7 @@ DOSE = {
 }
 
 
-def dose_response(seeds: Sequence[int], dose: Mapping = DOSE, progress: bool = True) -> pd.DataFrame:
+def dose_response(seeds: Sequence[int], dose: Mapping = DOSE) -> pd.DataFrame:
     """In-distribution and flipped test accuracy of the winter bit's MLP as the decay grows at one learning rate, plain
     and group-balanced. Columns as in :func:`train_condition`."""
     seeds = list(seeds)
@@ -268,6 +264,6 @@ def dose_response(seeds: Sequence[int], dose: Mapping = DOSE, progress: bool = T
         ],
         ignore_index=True,
     )
-    tables = [train_condition(name, runs, ("test", "flipped test"), progress) for name in dose["conditions"]]
+    tables = [train_condition(name, runs, ("test", "flipped test")) for name in dose["conditions"]]
     table = pd.concat(tables, ignore_index=True)
     return table[table["metric"].isin({"test accuracy", "flipped test accuracy"})]

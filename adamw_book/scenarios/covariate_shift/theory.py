@@ -126,7 +126,7 @@ def trained_reliance(
     )
     result = train(
         task, runs.assign(schedule="cosine"), steps=steps, batch_size=batch_size, evaluate=("train",),
-        keep_parameters=True, device="cpu", progress=False,
+        keep_parameters=True, device="cpu",
     )  # fmt: skip
     w = result.parameters["weight"][:, 0]
     ratio = w[:, 1] * problem.get("spurious", 1.0) / (w[:, 0] * problem.get("core", 1.0))

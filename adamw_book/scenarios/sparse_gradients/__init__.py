@@ -83,17 +83,17 @@ __all__ = [
 ]
 
 
-def run(progress: bool = True) -> dict[str, pd.DataFrame]:
+def run() -> dict[str, pd.DataFrame]:
     """The full protocol: every condition tuned and retrained on fresh seeds, the baselines, and the weights' sizes."""
     tuning, evaluation = [], []
     for name in CONDITIONS:
-        table = train_condition(name, tuning_runs(name), ("validation",), progress)
+        table = train_condition(name, tuning_runs(name), ("validation",))
         tuning.append(table[table["metric"] == "validation accuracy"])
         winners = select(tuning[-1], "validation accuracy", by="condition")
-        evaluation.append(evaluate_winners(name, winners, progress=progress))
+        evaluation.append(evaluate_winners(name, winners))
     tuning = pd.concat(tuning, ignore_index=True)
     accuracies = {seed: baselines(seed, "test", **SETTINGS["library"]) for seed in SETTINGS["evaluation_seeds"]}
-    sizes = [equal_strength(name, SHRINKAGE["evaluation_seeds"], progress) for name in SHRINKAGE["conditions"]]
+    sizes = [equal_strength(name, SHRINKAGE["evaluation_seeds"]) for name in SHRINKAGE["conditions"]]
     return {
         "tuning": tuning,
         "winners": select(tuning, "validation accuracy", by="condition"),
@@ -108,12 +108,12 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
     return {RARE_WORDS.id: rare_word_effects(tables["sizes"]), SPARSE_GAIN.id: gains(tables["evaluation"])}
 
 
-def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True):
+def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int]):
     """Both claims on other seeds: the weights' sizes measured again, every regime's winners retrained."""
-    sizes = [equal_strength(name, seeds, progress) for name in SHRINKAGE["conditions"]]
+    sizes = [equal_strength(name, seeds) for name in SHRINKAGE["conditions"]]
     return {
         RARE_WORDS.id: rare_word_effects(pd.concat(sizes)),
-        SPARSE_GAIN.id: headline_conditions(tables["winners"], seeds, progress),
+        SPARSE_GAIN.id: headline_conditions(tables["winners"], seeds),
     }
 
 
@@ -128,10 +128,10 @@ def probe() -> pd.DataFrame:
         },
         [0],
     )
-    options = {"record": (1, 20, 200), "steps": 200, "device": "cpu", "progress": False}
+    options = {"record": (1, 20, 200), "steps": 200, "device": "cpu"}
     names = (condition("rare words are noise", "linear"), condition(LIBRARY, "MLP"))
     tables = [train_condition(name, runs, ("train", "validation"), **options) for name in names]
-    sizes = equal_strength(SHRINKAGE["conditions"][0], SHRINKAGE["evaluation_seeds"][:1], progress=False, device="cpu")
+    sizes = equal_strength(SHRINKAGE["conditions"][0], SHRINKAGE["evaluation_seeds"][:1], device="cpu")
     trained = [probe_rows(pd.concat(tables, ignore_index=True)), probe_rows(halvings(sizes), atol=0.03)]
     return pd.concat([*trained, untrained({name: task(name) for name in CONDITIONS})], ignore_index=True)
 

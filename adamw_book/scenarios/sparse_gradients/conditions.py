@@ -121,28 +121,24 @@ def tuning_runs(name: str, seeds: Sequence[int] | None = None) -> pd.DataFrame:
     return grid(arms(own, SETTINGS["lr_adam"]), SETTINGS["tuning_seeds"] if seeds is None else seeds)
 
 
-def train_condition(
-    name: str, runs: pd.DataFrame, evaluate: Sequence[str], progress: bool = True, **options
-) -> pd.DataFrame:
+def train_condition(name: str, runs: pd.DataFrame, evaluate: Sequence[str], **options) -> pd.DataFrame:
     """Train ``runs`` on one condition; returns the ensemble's tidy table with the condition's name in the column
     ``condition``."""
     # with 2,000 words a larger chunk than this outgrows a CPU's caches
     small = {"chunk_size": 40} if _named(name)[0] == LIBRARY and not torch.cuda.is_available() else {}
     options = {"steps": SETTINGS["steps"], "batch_size": SETTINGS["batch_size"], **small, **options}
-    table = train(task(name), runs.assign(schedule=SETTINGS["schedule"]), evaluate=evaluate, progress=progress,
+    table = train(task(name), runs.assign(schedule=SETTINGS["schedule"]), evaluate=evaluate,
                   **options).table  # fmt: skip
     return table.drop(columns="schedule").assign(condition=name)
 
 
-def evaluate_winners(
-    name: str, winners: pd.DataFrame, seeds: Sequence[int] | None = None, progress: bool = True
-) -> pd.DataFrame:
+def evaluate_winners(name: str, winners: pd.DataFrame, seeds: Sequence[int] | None = None) -> pd.DataFrame:
     """Retrain one condition's winners (rows of :func:`adamw_book.evidence.select`) on fresh seeds; accuracies on
     train and test."""
     _named(name)
     own = winners[winners["condition"] == name].drop(columns="condition")
     runs = retrain(own, SETTINGS["evaluation_seeds"] if seeds is None else seeds, used=SETTINGS["tuning_seeds"])
-    table = train_condition(name, runs, ("train", "test"), progress)
+    table = train_condition(name, runs, ("train", "test"))
     return table[table["metric"].str.contains("accuracy|norm")]
 
 
@@ -152,7 +148,7 @@ def gains(evaluation: pd.DataFrame, names: Sequence[str] = tuple(REGIMES)) -> di
     return {name: paired(by_name[name], "AdamW", "Adam + L2", SPARSE_GAIN.metric) for name in names}
 
 
-def headline_conditions(winners: pd.DataFrame, seeds: Sequence[int], progress: bool = True) -> dict[str, Effect]:
+def headline_conditions(winners: pd.DataFrame, seeds: Sequence[int]) -> dict[str, Effect]:
     """The two decays' winners retrained on ``seeds``: {condition: AdamW − (Adam + L2)} for the claim's regimes."""
     decays = winners[winners["arm"] != "Adam"]
-    return gains(pd.concat([evaluate_winners(name, decays, seeds, progress) for name in REGIMES]))
+    return gains(pd.concat([evaluate_winners(name, decays, seeds) for name in REGIMES]))

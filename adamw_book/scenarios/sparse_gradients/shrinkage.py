@@ -53,7 +53,7 @@ RARE_WORDS = Claim(
 
 
 def weight_sizes(
-    task: Task, weight: str, runs: pd.DataFrame, *, steps: int, batch_size: int, bins: int = 10, progress: bool = True,
+    task: Task, weight: str, runs: pd.DataFrame, *, steps: int, batch_size: int, bins: int = 10,
     device: str | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Train ``runs`` and return the size of the word weights by word frequency.
@@ -66,7 +66,7 @@ def weight_sizes(
     """
     if not isinstance(bins, Integral) or bins < 2:
         raise ValueError(f"bins: {bins}; at least 2 groups are needed")
-    result = train(task, runs, steps=steps, batch_size=batch_size, evaluate=(), keep_parameters=True, progress=progress,
+    result = train(task, runs, steps=steps, batch_size=batch_size, evaluate=(), keep_parameters=True,
                    device=device)  # fmt: skip
     if weight not in result.parameters:
         raise ValueError(f"weight: {weight!r} is no parameter of the model; it has {', '.join(result.parameters)}")
@@ -91,19 +91,18 @@ def measure_sizes(
     name: str,
     arms: Mapping[str, Mapping[str, Sequence[float]]],
     seeds: Sequence[int],
-    progress: bool = True,
     device: str | None = None,
 ) -> pd.DataFrame:
     """:func:`weight_sizes` of one condition (a name in ``CONDITIONS``) for the configurations in ``arms``."""
     runs = grid(arms, seeds, equal_budgets=False).assign(schedule=SETTINGS["schedule"])  # calibration, no comparison
     sizes = weight_sizes(
         task(name), WORD_WEIGHTS[name.rpartition(" · ")[2]], runs, steps=SETTINGS["steps"],
-        batch_size=SETTINGS["batch_size"], bins=SHRINKAGE["bins"], progress=progress, device=device,
+        batch_size=SETTINGS["batch_size"], bins=SHRINKAGE["bins"], device=device,
     )  # fmt: skip
     return sizes.drop(columns="schedule").assign(condition=name)
 
 
-def equal_strength(name: str, seeds: Sequence[int], progress: bool = True, device: str | None = None) -> pd.DataFrame:
+def equal_strength(name: str, seeds: Sequence[int], device: str | None = None) -> pd.DataFrame:
     """Adam, and AdamW and Adam + L2 at equal overall strength, in one condition of ``SHRINKAGE``: the weights' sizes.
 
     Adds the column ``left``: a group's size as a share of its size under Adam with the same seed.
@@ -121,7 +120,7 @@ def equal_strength(name: str, seeds: Sequence[int], progress: bool = True, devic
         "Adam + L2": {"lr": lr, "l2": [SHRINKAGE["l2"][name]]},
         "Adam": {"lr": lr},
     }
-    return left(measure_sizes(name, own, seeds, progress, device))
+    return left(measure_sizes(name, own, seeds, device))
 
 
 def _alone(plain: pd.Series, needed: pd.DataFrame) -> None:

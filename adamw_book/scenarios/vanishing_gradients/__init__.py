@@ -137,21 +137,21 @@ __all__ = [
 SHRUNK = ["1 hidden layer, wrong labels", "4 hidden layers, clean labels"]  # conditions whose silent weights are judged
 
 
-def run(progress: bool = True) -> dict[str, pd.DataFrame]:
+def run() -> dict[str, pd.DataFrame]:
     """The full protocol: silent inputs tuned and evaluated, null spaces, drift under noise, and the recurrent
     network."""
-    tuning = pd.concat([tune(name, progress) for name in CONDITIONS], ignore_index=True)
+    tuning = pd.concat([tune(name) for name in CONDITIONS], ignore_index=True)
     winners, oracle = winners_of(tuning), winners_of(tuning, oracle=True)
     return {
         "tuning": tuning,
         "winners": winners,
-        "evaluation": evaluate_winners(winners, SETTINGS["evaluation_seeds"], progress),
+        "evaluation": evaluate_winners(winners, SETTINGS["evaluation_seeds"]),
         "oracle_winners": oracle,
-        "oracle": evaluate_winners(oracle, SETTINGS["evaluation_seeds"], progress),
-        "across": train_across(ACROSS["seeds"], progress=progress),
-        "deep": dead_parts(DEEP["seeds"], progress=progress),
+        "oracle": evaluate_winners(oracle, SETTINGS["evaluation_seeds"]),
+        "across": train_across(ACROSS["seeds"]),
+        "deep": dead_parts(DEEP["seeds"]),
         "noise": drift(NOISE["seeds"]),
-        "recall": recall_doses(RECALL["seeds"], progress),
+        "recall": recall_doses(RECALL["seeds"]),
     }
 
 
@@ -165,15 +165,13 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
     }
 
 
-def headline(
-    tables: Mapping[str, pd.DataFrame], seeds: Sequence[int], progress: bool = True
-) -> dict[str, dict[str, Effect]]:
+def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int]) -> dict[str, dict[str, Effect]]:
     """All claims on other seeds: the winners of the headline's conditions retrained, the rest measured again."""
     winners = tables["winners"]
-    evaluation = evaluate_winners(winners[winners["condition"].isin(HEADLINE)], seeds, progress)
-    across = train_across(seeds, ACROSS | {"record": [0, ACROSS["steps"]]}, progress)
+    evaluation = evaluate_winners(winners[winners["condition"].isin(HEADLINE)], seeds)
+    across = train_across(seeds, ACROSS | {"record": [0, ACROSS["steps"]]})
     runs = recall_runs(seeds, [RECALL["judged_decay"]], [])
-    recall = [train_recall(start, RECALL["judged_delay"], runs, (), progress) for start in STARTS]
+    recall = [train_recall(start, RECALL["judged_delay"], runs, ()) for start in STARTS]
     return {
         SHRINKAGE.id: shrinkage_effects(evaluation, across, SHRUNK),
         DRIFT.id: drift_effects(drift(seeds)),
@@ -194,10 +192,10 @@ def probe() -> pd.DataFrame:
         },
         [0],
     )
-    options = {"steps": 100, "record": few, "device": "cpu", "progress": False}
+    options = {"steps": 100, "record": few, "device": "cpu"}
     silent = train_condition("4 hidden layers, wrong labels", runs, ("train", "validation"), **options)
     recall = train_recall("orthogonal start", 12, recall_runs([0], [1.0], [0.01]), ("train",), **options)
-    across = train_across([0], ACROSS | {"steps": 100, "record": few}, progress=False, device="cpu")
+    across = train_across([0], ACROSS | {"steps": 100, "record": few}, device="cpu")
     tables = [silent.drop(columns="schedule"), recall.assign(condition="recall"), across.assign(condition="across")]
     noise = drift(NOISE["seeds"][:1], NOISE | {"steps": 600}).rename(columns={"regime": "condition"})
     tasks = {name: task(name) for name in CONDITIONS} | {"across": across_task(), "deep": deep_task()}

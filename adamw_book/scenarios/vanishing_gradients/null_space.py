@@ -112,9 +112,7 @@ def across_task(settings: Mapping = ACROSS) -> Task:
     return Task("digits, linear", lambda: nn.Linear(64, 10), lambda seed: digits_splits(seed, train=settings["images"]))
 
 
-def train_across(
-    seeds: Sequence[int], settings: Mapping = ACROSS, progress: bool = True, device: str | None = None
-) -> pd.DataFrame:
+def train_across(seeds: Sequence[int], settings: Mapping = ACROSS, device: str | None = None) -> pd.DataFrame:
     """:func:`across_task`, the whole training set at every step, one run an arm and seed.
 
     Returns the ensemble's table with the metric ``NULL_NORM``, the norm of the weights' part in the null space, and
@@ -131,7 +129,7 @@ def train_across(
 
     return train(
         task, arm_runs(settings, seeds), steps=settings["steps"], record=settings["record"], evaluate=("validation",),
-        measure=measure, progress=progress, device=device,
+        measure=measure, device=device,
     ).table  # fmt: skip
 
 
@@ -180,7 +178,7 @@ def deep_task(settings: Mapping = DEEP) -> Task:
     )
 
 
-def dead_parts(seeds: Sequence[int], settings: Mapping = DEEP, progress: bool = True) -> pd.DataFrame:
+def dead_parts(seeds: Sequence[int], settings: Mapping = DEEP) -> pd.DataFrame:
     """What is silent in a deep ReLU network trained on digits, as shares of its hidden layers.
 
     Returns a tidy table, one row a run and metric:
@@ -206,7 +204,7 @@ def dead_parts(seeds: Sequence[int], settings: Mapping = DEEP, progress: bool = 
     runs = arm_runs(settings, seeds).assign(schedule="cosine")
     steps = settings["steps"]
     result = train(task, runs, steps=steps, batch_size=settings["batch_size"], evaluate=(), measure=measure,
-                   keep_parameters=True, progress=progress)  # fmt: skip
+                   keep_parameters=True)  # fmt: skip
     initial = initial_parameters(task.model, list(seeds))
     start = dict(zip(seeds, torch.cat([initial[name].flatten(1) for name in names], 1), strict=True))
     rows = []

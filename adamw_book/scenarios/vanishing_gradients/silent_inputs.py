@@ -152,14 +152,14 @@ def train_condition(condition: str, runs: pd.DataFrame, evaluate: Sequence[str],
     return train(task(condition), runs, evaluate=evaluate, **options).table.assign(condition=condition)
 
 
-def tune(condition: str, progress: bool = True) -> pd.DataFrame:
+def tune(condition: str) -> pd.DataFrame:
     """The validation accuracies of every configuration of every arm on the tuning seeds, silent and switched on."""
     runs = grid(arms(), SETTINGS["tuning_seeds"])
-    table = train_condition(condition, runs, ("validation", "validation, switched on"), progress=progress)
+    table = train_condition(condition, runs, ("validation", "validation, switched on"))
     return table[table["metric"].str.endswith("accuracy")].drop(columns="schedule")
 
 
-def evaluate_winners(winners: pd.DataFrame, seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
+def evaluate_winners(winners: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
     """Retrain winners (rows of :func:`adamw_book.evidence.select` with a column ``condition``) on fresh seeds.
 
     Returns test accuracies (silent, switched on, stuck on) and the norm of the silent weights at the start and the end.
@@ -171,7 +171,7 @@ def evaluate_winners(winners: pd.DataFrame, seeds: Sequence[int], progress: bool
         runs = retrain(own.drop(columns="condition"), seeds, used=SETTINGS["tuning_seeds"])
         splits = ("test", "test, switched on", "test, stuck on")
         record = (0, SETTINGS["steps"])
-        table = train_condition(condition, runs, splits, record=record, progress=progress)
+        table = train_condition(condition, runs, splits, record=record)
         wanted = table["metric"].str.endswith("accuracy") & (table["step"] > 0) | (table["metric"] == SILENT_NORM)
         tables.append(table[wanted].drop(columns="schedule"))
     return pd.concat(tables, ignore_index=True)

@@ -150,7 +150,6 @@ def train_recall(
     delay: int,
     runs: pd.DataFrame,
     evaluate: Sequence[str] = ("train", "test"),
-    progress: bool = True,
     **options,
 ) -> pd.DataFrame:
     """Train ``runs`` on delayed recall; the ensemble's table with columns ``start`` and ``delay`` and two more metrics.
@@ -168,7 +167,7 @@ def train_recall(
     options = {"steps": RECALL["steps"], "batch_size": RECALL["batch_size"], "measure": measure, **options}
     options.setdefault("record", sorted({min(RECALL["early"], options["steps"]), options["steps"]}))
     runs = runs.assign(schedule=RECALL["schedule"])
-    table = train(task, runs, evaluate=evaluate, progress=progress, **options).table
+    table = train(task, runs, evaluate=evaluate, **options).table
     return table.drop(columns="schedule").assign(start=start, delay=delay)
 
 
@@ -195,13 +194,13 @@ def gradient_profiles(start: str, delay: int, runs: pd.DataFrame, record: Sequen
         tables.extend(columns.assign(step=snapshot.step, t=t + 1, value=v) for t, v in enumerate(profile.numpy()))
         return {}
 
-    train_recall(start, delay, runs, (), progress=False, record=record, measure=measure)
+    train_recall(start, delay, runs, (), record=record, measure=measure)
     return pd.concat(tables, ignore_index=True)
 
 
-def recall_doses(seeds: Sequence[int], progress: bool = True) -> pd.DataFrame:
+def recall_doses(seeds: Sequence[int]) -> pd.DataFrame:
     """Every start, delay and dose, on the given seeds."""
-    tables = [train_recall(s, d, recall_runs(seeds), progress=progress) for s in STARTS for d in RECALL["delays"]]
+    tables = [train_recall(s, d, recall_runs(seeds)) for s in STARTS for d in RECALL["delays"]]
     table = pd.concat(tables, ignore_index=True)
     wanted = table["metric"].isin(["train accuracy", "test accuracy", "spectral radius", THROUGH_TIME.metric])
     return table[wanted]
