@@ -91,6 +91,7 @@ def test_label_noise_moves_exactly_the_share_and_only_in_training():
     y = torch.arange(1000) % 10
     noisy = flip_labels(y, 0.2, 10, generator(0, "noise"))
     assert (noisy != y).sum() == 200 and 0 <= noisy.min() and noisy.max() <= 9
+    assert (flip_labels(y[:100], 0.29, 10, generator(0, "noise")) != y[:100]).sum() == 29  # 0.29 · 100 is just below 29
     moves = (noisy - y)[noisy != y] % 10
     assert set(moves.tolist()) == set(range(1, 10))
     clean, wrong = digits_splits(0, train=300), digits_splits(0, train=300, label_noise=0.2)

@@ -482,6 +482,16 @@ def test_small_differences_between_large_ones_are_no_noise():
     assert found.low < found.mean < found.high
 
 
+def test_ten_digits_are_kept_of_effects_of_any_size():
+    differences = np.random.default_rng(0).normal(size=24)
+    usual = effect(differences)
+    for size in (1e-13, 1e9):
+        found = effect(size * differences)
+        assert [found.mean, found.low, found.high] == pytest.approx(
+            [size * usual.mean, size * usual.low, size * usual.high], rel=1e-8, abs=0
+        )
+
+
 def test_two_values_that_differ_give_finite_bounds():
     found = effect([0.0, 1.0])
     assert 0 <= found.low <= found.high <= 1

@@ -692,6 +692,7 @@ def test_a_master_seed_is_judged_over_all_its_regimes(root):
 
     table = ledger.stability(changed(headline=both), (1,), root)
     assert table["verdict"].tolist() == ["refuted", "supported"] * 2 and set(table["overall"]) == {"conditional"}
+    assert ledger.kept(table) == {"toy.lift": True}
 
 
 def test_a_verdict_that_hangs_on_the_seeds_is_told(root):

@@ -12,7 +12,7 @@ from adamw_book.ensemble import Snapshot, initial_parameters, train
 from adamw_book.evidence import grid
 from adamw_book.models import MLP, RNN
 from adamw_book.scenarios import vanishing_gradients as scenario
-from adamw_book.scenarios.vanishing_gradients import null_space
+from adamw_book.scenarios.vanishing_gradients import null_space, through_time
 
 # ---- inputs that are silent in training
 
@@ -350,6 +350,17 @@ def test_the_spectral_radius_is_that_of_the_largest_eigenvalue():
     for bad in (turn, torch.ones(2, 3, 4), torch.ones(2, 0, 0)):
         with pytest.raises(ValueError, match=r"matrices: shape .*; square ones \(R, n, n\)"):
             scenario.spectral_radius(bad)
+
+
+def test_gradients_through_time_are_read_on_held_out_sequences():
+    """On the first hundred validation sequences of each replica's own seed, and on no others."""
+    model = RNN(8, 32, 8)
+    parameters = {n: torch.stack([p.detach()] * 2) for n, p in model.named_parameters()}
+    x, y = torch.randn(2, 120, 3 * 8), torch.randint(8, (2, 120))
+    held_out = {seed: {"validation": (x[i], y[i])} for i, seed in enumerate((7, 9))}
+    snapshot = Snapshot(1, pd.DataFrame({"seed": [9, 7]}), parameters, {}, {})
+    norms = through_time.held_out_norms(snapshot, held_out.__getitem__)
+    torch.testing.assert_close(norms, scenario.gradient_norms(parameters, x.flip(0)[:, :100], y.flip(0)[:, :100]))
 
 
 def test_gradients_through_time_are_those_of_the_loss():
