@@ -24,6 +24,7 @@ from adamw_book.evidence import (
     verdict,
     without_decay,
 )
+from adamw_book.evidence.tables import some
 
 ADAMW = {"lr": [1e-3, 1e-2, 1e-1], "weight_decay": [0.1, 1.0, 4.0]}
 ADAM_L2 = {"lr": [1e-3, 1e-2, 1e-1], "l2": [1e-3, 1e-2, 1e-1]}
@@ -90,6 +91,12 @@ def test_claim_refuses(changes, says):
 
 
 # ---- numbers
+
+
+def test_a_message_names_the_first_eight_of_many():
+    assert some([1, "b"]) == "1, 'b'"
+    assert some(range(8)) == "0, 1, 2, 3, 4, 5, 6, 7"
+    assert some(np.arange(9)) == "0, 1, 2, 3, 4, 5, 6, 7, ... (9 in all)"
 
 
 @pytest.mark.parametrize(

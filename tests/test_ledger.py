@@ -131,6 +131,12 @@ SETTINGS = {"seeds": [0, 12], "grid": {"lr": (1e-3, 1e-2)}}
 STUDY = Study("folder/toy", (CLAIM,), SETTINGS, run, effects, probe, headline)
 
 
+def test_a_record_holds_no_number_that_json_does_not_know(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        ledger.write(STUDY, run(), tmp_path, seconds=float("nan"))
+    assert not list(tmp_path.rglob("*.*"))
+
+
 @pytest.fixture
 def root(tmp_path):
     ledger.write(STUDY, STUDY.run(), tmp_path, seconds=1.23)
