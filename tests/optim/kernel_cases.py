@@ -98,6 +98,7 @@ def cases() -> Iterator[tuple[str, Callable[[str], None]]]:
     yield steps(
         "a schedule of numbers", [(5,), (1030,)], change=lambda g, t: g.update(lr=0.1 / (1 + t), weight_decay=0.1 * t)
     )
+    yield steps("a schedule of eps", [(5,), (1030,)], change=lambda g, t: g.update(eps=1.0 / (1 + t)))
     yield steps("a schedule in place", [(R, 5), (R, 1030)], lr=LR.clone(), change=lambda g, t: g["lr"].mul_(0.5))
     yield steps("a schedule of new vectors", [(R, 5), (R, 1030)], lr=LR, change=lambda g, t: g.update(lr=LR / (1 + t)))
     yield steps(
