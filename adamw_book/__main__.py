@@ -14,20 +14,24 @@ from .scenarios import STUDIES, study
 
 
 def evidence(chapter: str) -> None:
-    """Run one chapter's full protocol, write its record and print its verdicts."""
+    """Run one chapter's full protocol, write its record and print its verdicts. Of a run that was stopped, what it has
+    finished is taken over."""
     found = study(chapter)
     print(f"{found.chapter}: running the full protocol", flush=True)
-    start = time.perf_counter()
-    tables = found.run()
+    start, busy = time.perf_counter(), time.process_time()
+    unfinished = ledger.Unfinished(found)
+    tables = found.run() if found.retuned is None else found.run(unfinished.part)
     seconds = time.perf_counter() - start
     paths = ledger.write(found, tables, seconds=seconds)
-    print(f"{found.chapter}: {seconds:.0f} s, records in {paths[0].parent}")
+    unfinished.forget()
+    print(f"{found.chapter}: {seconds:.0f} s, CPU {time.process_time() - busy:.0f} s, records in {paths[0].parent}")
     for claim in found.claims:
         record = ledger.read(claim.id)
         print(f"  {claim.id}: {record.verdict} (smallest effect that would matter: {claim.smallest_effect:g})")
         width = max(map(len, record.effects))
         for regime, effect in record.effects.items():
-            print(f"    {regime:{width}}  {effect.contrast}: {effect.text()}  {record.verdicts[regime]}")
+            remarks = f" ({'; '.join(effect.remarks())})" if claim.primary and effect.remarks() else ""
+            print(f"    {regime:{width}}  {effect.contrast}: {effect.text()}  {record.verdicts[regime]}{remarks}")
 
 
 def check(chapter: str) -> list[str]:
@@ -39,8 +43,8 @@ def check(chapter: str) -> list[str]:
 
 
 def stability(chapter: str) -> dict[str, bool]:
-    """Run one chapter's headline comparison under three master seeds, print it beside the record, and return for each
-    claim whether its verdict stayed."""
+    """Make one chapter's primary comparisons again under three master seeds, print them beside the record, and return
+    for each claim whether its verdict stayed."""
     table = ledger.stability(study(chapter))
     same = ledger.kept(table)
     for claim_id, rows in table.groupby("claim", sort=False):

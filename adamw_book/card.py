@@ -11,10 +11,19 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from .display import Shown
-from .evidence import VERDICTS, Claim, Effect, judge, scale_of, show, verdict
+from .evidence import VERDICTS, Claim, Effect, divided, judge, pooled, scale_of, show, verdict
 from .ledger import Record
 
-SYMBOLS = {"supported": "✓", "conditional": "◐", "refuted": "✗", "inconclusive": "?"}
+SYMBOLS = {
+    "supported": "✓",
+    "no effect that matters": "≈",
+    "opposite": "✗",
+    "undecided": "?",
+    "arithmetic": "=",
+    "conditional": "◐",
+    "refuted": "✗",
+    "inconclusive": "?",
+}
 
 _STYLE = """
 :where(.claim-card) {border: 1px solid var(--pst-color-border, #8888); border-left-width: 5px; border-radius: 6px;
@@ -38,19 +47,36 @@ _STYLE = """
 :where(.verdict-conditional) {background: #8a5a00}
 :where(.verdict-refuted) {background: #b3261e}
 :where(.verdict-inconclusive) {background: #59636e}
+:where(.verdict-no-effect-that-matters) {background: #59636e}
+:where(.verdict-opposite) {background: #b3261e}
+:where(.verdict-undecided) {background: #7a5200}
+:where(.verdict-arithmetic) {background: #0b5cad}
+:where(.claim-card summary) {cursor: pointer}
+:where(.claim-card .claim-map) {max-height: 32em; overflow: auto}
 """
 
 
 def badge(verdict: str) -> str:
     """A verdict as an HTML badge: its symbol and its word, so that nothing hangs on the colour."""
     return (
-        f'<span class="verdict verdict-{verdict}"><span aria-hidden="true">{SYMBOLS[verdict]}</span> {verdict}</span>'
+        f'<span class="verdict verdict-{_class(verdict)}"><span aria-hidden="true">{SYMBOLS[verdict]}</span> '
+        f"{verdict}</span>"
     )
+
+
+def _class(verdict: str) -> str:
+    return verdict.replace(" ", "-")
 
 
 def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> Shown:
     """The card of a claim, its verdict computed from `effects` ({regime: Effect}); `note` is a closing line, for
-    instance what a reader of the table should know. All texts are escaped."""
+    instance what a reader of the table should know. All texts are escaped.
+
+    Of a claim with a primary regime the card shows the verdict and that regime's effect, and folds away the rest: what
+    was tested, both parts of the interval, and the map of all regimes, which bear no badge.
+    """
+    if claim.primary is not None:
+        return _folded_card(claim, effects, note)
     overall = verdict(claim, effects)
     rows = [(regime, effect, judge(effect, claim.smallest_effect)) for regime, effect in effects.items()]
     contrasts = {effect.contrast for effect in effects.values()}
@@ -96,6 +122,74 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
         for regime, effect, judgement in rows
     ]
     return Shown(html, "\n".join(lines + (["", closing] if closing else [])))
+
+
+def _folded_card(claim: Claim, effects: Mapping[str, Effect], note: str) -> Shown:
+    overall = verdict(claim, effects)
+    primary = effects[claim.primary]
+    points = scale_of(claim.metric) == "pp"
+    matters = show(100 * claim.smallest_effect, 2, "pp", sign=False) if points else f"{claim.smallest_effect:g}"
+    tag = f" (source tag {claim.tag})" if claim.tag else ""
+    mean, interval = primary.parts()
+    rider = f"It depends on {claim.dividing}." if claim.dividing and divided(claim, effects) else ""
+    about = [
+        ("The source claims", claim.source),
+        ("Tested here", claim.statement),
+        ("Decided by", f"{claim.primary}: {primary.contrast}, {claim.metric}. {claim.criterion}"),
+        ("Would matter", f"{matters} or more"),
+        ("Remarks", "; ".join(primary.remarks())),
+    ]
+    if primary.by_seeds is not None:
+        parts = ("other evaluation seeds", primary.by_seeds), ("other tuning seeds", primary.by_tuning)
+        told = ", ".join(f"{what} {_range(bounds, points)}" for what, bounds in parts)
+        about.append(("The interval's parts", told))
+    others = {regime: effect for regime, effect in effects.items() if regime != claim.primary}
+    rows = [(regime, effect, "; ".join(effect.remarks())) for regime, effect in others.items()]
+    contrasts = {effect.contrast for effect in effects.values()}
+    own = {regime: f"{e.contrast}: " if len(contrasts) > 1 else "" for regime, e in effects.items()}
+    closing = " ".join(filter(None, (_common(effects, points) if len(contrasts) == 1 else "", note)))
+
+    about = [(key, text) for key, text in about if text]
+    body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
+    cells = "".join(
+        f'<tr><th scope="row">{escape(own[regime] + regime)}</th><td>{_parts_html(*effect.parts())}'
+        f"{f' ({escape(remarks)})' if remarks else ''}</td></tr>"
+        for regime, effect, remarks in rows
+    )
+    caption = f"The map: {claim.metric}, mean difference and {100 * primary.confidence:g}% interval, without a verdict"
+    head = '<tr><th scope="col">Regime</th><th scope="col">Effect</th></tr>'
+    table = f"<table><caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>"
+    foot = f'<p class="claim-note">{escape(closing)}</p>' if closing else ""
+    label = escape(f"Claim {claim.id}: {overall}", quote=True)
+    answer = f"{escape(primary.contrast)}, {escape(claim.primary)}: {_parts_html(mean, interval)} {escape(rider)}"
+    html = (
+        f'<style>{_STYLE}</style><div class="claim-card claim-card-{_class(overall)}" role="region" '
+        f'aria-label="{label}"><p class="claim-head"><span class="claim-key">Claim{escape(tag)}</span>'
+        f"{badge(overall)}</p><p>{answer}</p><details><summary>What was tested, and the map</summary>{body}"
+        f'{f"""<div class="claim-map" tabindex="0">{table}</div>""" if rows else ""}{foot}</details></div>'
+    )
+    lines = [f"**Claim{tag}: {SYMBOLS[overall]} {overall}**", ""]
+    lines += [f"{primary.contrast}, {claim.primary}: {mean} {interval} {rider}".rstrip(), ""]
+    lines += [line for key, text in about for line in (f"**{key}:** {text}", "")]
+    if rows:
+        lines += [caption, "", "| Regime | Effect | Remarks |", "|---|---|---|"]
+        lines += [_row(own[regime] + regime, effect.text(), remarks) for regime, effect, remarks in rows]
+    return Shown(html, "\n".join(lines + (["", closing] if closing else [])))
+
+
+def _range(bounds: tuple[float, float], points: bool) -> str:
+    low, high = (show(100 * bound if points else bound, 2) for bound in bounds)
+    return f"[{low}, {high}]"
+
+
+def _common(effects: Mapping[str, Effect], points: bool) -> str:
+    """What all regimes have in common."""
+    if len(effects) < 3:
+        return ""
+    found, unit = pooled(effects), "pp" if points else ""
+    mean, spread = (show(100 * x if points else x, 2, unit) for x in (found.mean, found.tau))
+    interval = _range((found.low, found.high), points)
+    return f"Over all {found.n} regimes: {mean} {interval}, with a spread between regimes of {spread.lstrip('+')}."
 
 
 def _counted(judgements: list[str], overall: str) -> str:
@@ -147,6 +241,8 @@ def _span(record: Record) -> tuple[str, ...]:
     low, high = effects[0].parts(), effects[-1].parts()
     if len(effects) == 1:
         return low
+    if record.claim.primary is not None:
+        return record.effects[record.claim.primary].parts()
     counts = Counter(record.verdicts.values())
     told = ", ".join(f"{counts[word]} {SYMBOLS[word]}" for word in VERDICTS if counts[word])
     return low[0], f"to {high[0]}", f"({len(effects)} regimes: {told})"

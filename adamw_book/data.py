@@ -110,6 +110,13 @@ def split(x: Tensor, y: Tensor, sizes: dict[str, int | None], rng: torch.Generat
     return result
 
 
+def apart(x: Tensor, y: Tensor, test: int) -> Splits:
+    """(x, y) of N examples as two parts, "rest" and a "test" part of ``test`` examples that is the same whatever the
+    seed: no tuning run of any seed can have seen it. Raises ``ValueError`` for a size outside 1 … N − 1."""
+    size = whole("test", test, 1, len(x) - 1, f"a whole number from 1 to {len(x) - 1}")
+    return split(x, y, {"test": size, "rest": None}, generator(0, "test"))
+
+
 def flip_labels(y: Tensor, fraction: float, classes: int, rng: torch.Generator) -> Tensor:
     """Symmetric label noise: exactly ``round(fraction · N)`` of the labels (N,), drawn at random, move to a
     different class."""
@@ -126,11 +133,23 @@ def flip_labels(y: Tensor, fraction: float, classes: int, rng: torch.Generator) 
     return noisy
 
 
-def digits_splits(seed: int, *, train: int, validation: int = 400, label_noise: float = 0.0) -> Splits:
-    """The digits as ``train``, ``validation`` and ``test`` (all the rest); only the training labels carry
-    ``label_noise``."""
+DIGITS_TEST = 597  # images, a third
+
+
+def digits_splits(
+    seed: int, *, train: int, validation: int = 400, label_noise: float = 0.0, fixed_test: bool = False
+) -> Splits:
+    """The digits as ``train``, ``validation`` and ``test``; only the training labels carry ``label_noise``.
+
+    fixed_test: ``test`` is the same 597 images under each seed (:func:`apart`), else all that the others leave.
+    """
     rng = generator(seed, "data")
-    splits = split(*digits(), {"train": train, "validation": validation, "test": None}, rng)
+    if fixed_test:
+        parts = apart(*digits(), DIGITS_TEST)
+        splits = split(*parts["rest"], {"train": train, "validation": validation, "left over": None}, rng)
+        splits = {"train": splits["train"], "validation": splits["validation"], "test": parts["test"]}
+    else:
+        splits = split(*digits(), {"train": train, "validation": validation, "test": None}, rng)
     x, y = splits["train"]
     splits["train"] = (x, flip_labels(y, label_noise, 10, rng))
     return splits

@@ -101,6 +101,7 @@ def train(
     evaluate: Sequence[str] = ("train", "validation"),
     measure: Callable[[Snapshot], dict[str, Tensor]] | None = None,
     decays: Callable[[str], bool] = lambda name: True,
+    schedule: str = "constant",
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     keep_parameters: bool = False,
@@ -109,8 +110,9 @@ def train(
 ) -> Result:
     """Train every row of ``runs`` on ``task`` for ``steps`` updates and return what was recorded.
 
-    runs: columns arm, lr, weight_decay, l2, seed; optional ``schedule`` (a name in ``SCHEDULES``); further columns
-    are carried along.
+    runs: columns arm, lr, weight_decay, l2, seed; optional ``schedule``, where runs differ in it; further columns are
+    carried along.
+    schedule: of the learning rate, a name in ``SCHEDULES``, for runs that name none of their own.
     batch_size: examples a step, drawn without replacement epoch by epoch; None takes the whole training set at every
     step.
     record: the steps (0 … steps, counted in finished updates) at which ``evaluate``'s splits, "weight norm" (the
@@ -129,7 +131,7 @@ def train(
     The global generators of torch, numpy and python are left as they were. Raises ``ValueError`` for missing columns,
     coefficients that are negative or not finite, an unknown schedule or split, an impossible batch size or step.
     """
-    runs = _checked(runs)
+    runs = _checked(runs, schedule)
     steps = whole("steps", steps)
     record = _recorded(record, steps)
     if isinstance(evaluate, str):
@@ -192,7 +194,7 @@ def train(
     return Result(table, runs, stacked)
 
 
-def _checked(runs: pd.DataFrame) -> pd.DataFrame:
+def _checked(runs: pd.DataFrame, schedule: str) -> pd.DataFrame:
     missing = [c for c in ("arm", *HYPER, "seed") if c not in runs]
     if missing:
         raise ValueError(
@@ -213,9 +215,9 @@ def _checked(runs: pd.DataFrame) -> pd.DataFrame:
     checked = runs.reset_index(drop=True).copy()
     checked.attrs["given"] = list(runs.columns)
     if "schedule" not in checked:
-        checked["schedule"] = "constant"
-    for schedule in checked["schedule"].unique():
-        learning_rate_factors(schedule, 1)
+        checked["schedule"] = schedule
+    for name in checked["schedule"].unique():
+        learning_rate_factors(name, 1)
     return checked
 
 

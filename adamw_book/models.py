@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from adamw_book.arguments import whole
 
 
+def matrices(name: str) -> bool:
+    """Whether decay acts on a parameter of that name, as the field does it: on matrices and filters, not on biases and
+    not on the gains of normalisations. For the argument ``decays`` of :func:`adamw_book.ensemble.train`."""
+    return name.endswith("weight") and "norm" not in name
+
+
 def _he(layers: list[nn.Module]) -> None:
     """Start every layer from He et al. (2015)'s normal weights and zero biases; the last, a read-out, from variance
     1 / fan-in.

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from adamw_book.card import SYMBOLS, badge, claim_card, verdict_table
-from adamw_book.evidence import VERDICTS, Claim, Effect, judge
+from adamw_book.evidence import OUTCOMES, VERDICTS, Claim, Effect, judge
 
 CLAIM = Claim(
     id="toy.lift",
@@ -87,12 +87,13 @@ def test_the_card_is_a_named_region_with_headed_rows():
     assert "caption" in [tag for tag, _ in tags]
 
 
-@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize("verdict", sorted({*VERDICTS, *OUTCOMES}))
 def test_a_badge_has_a_word_and_a_symbol_of_its_own(verdict):
     tree = Tree(badge(verdict))
     assert tree.words() == f"{SYMBOLS[verdict]} {verdict}"
-    assert tree.tags[0][1]["class"] == f"verdict verdict-{verdict}"
-    assert len(set(SYMBOLS.values())) == len(VERDICTS) == len(SYMBOLS)
+    assert tree.tags[0][1]["class"] == f"verdict verdict-{verdict.replace(' ', '-')}"
+    for words in (VERDICTS, OUTCOMES):
+        assert len({SYMBOLS[word] for word in words}) == len(words)
 
 
 def luminance(color):
@@ -101,10 +102,11 @@ def luminance(color):
     return linear @ [0.2126, 0.7152, 0.0722]
 
 
-@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize("verdict", sorted({*VERDICTS, *OUTCOMES}))
 def test_white_words_are_legible_on_every_badge(verdict):
     html = claim_card(CLAIM, EFFECTS)._repr_html_()
-    (color,) = re.findall(rf":where\(\.verdict-{verdict}\) {{background: (#\w{{6}})}}", html)
+    name = verdict.replace(" ", "-")
+    (color,) = re.findall(rf":where\(\.verdict-{name}\) {{background: (#\w{{6}})}}", html)
     assert 1.05 / (luminance(color) + 0.05) >= 4.5
 
 

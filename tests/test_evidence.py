@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from adamw_book.arms import ARMS
 from adamw_book.evidence import (
-    ARMS,
     Claim,
     EdgeWarning,
     Effect,
@@ -594,4 +594,4 @@ def test_the_whole_path_on_simulated_runs():
 def test_the_arms_are_named_once():
     from adamw_book.plots import ARM_STYLE
 
-    assert tuple(ARM_STYLE) == ARMS
+    assert tuple(ARM_STYLE) == tuple(ARMS)

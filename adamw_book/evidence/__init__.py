@@ -1,37 +1,58 @@
-"""From a table of runs to a verdict: grids, selection on validation data, paired comparison over seeds.
+"""From a table of runs to a verdict: designs, selection on validation data, paired comparison over seeds, judgement.
 
-The path of every chapter: `grid` lists the tuning runs with an equal budget for each arm, `select` picks each arm's
-best configuration on validation data, `retrain` lists the winners' runs on fresh seeds, `paired` measures the
-difference between two arms on test data, and `verdict` sets it against the smallest effect that would matter, which the
-`Claim` names before anything is run.
+The path of every chapter: `search` lists the tuning runs, by one law for each arm; `choose` finds each arm's best
+configuration on validation data, and the rivals that other tuning seeds might have chosen; `smoothed` measures the
+difference between two arms on test data, with an interval that covers both the choice and the evaluation seeds; and
+`verdict` sets the claim's primary comparison against the smallest effect that would matter, both named before anything
+is run. `pooled` and `surviving` read the map around it.
+
+Chapters that still wait for this use a grid (`grid`, `select`, `retrain`), `paired` and `judge`.
 
 A table is tidy: one row a measurement, with the columns arm, lr, weight_decay, l2, seed, step, metric, value, and
 further columns for conditions (depth, label noise, ...). A configuration is (lr, weight_decay, l2). This package knows
 tables, not models.
 """
 
-from .claims import MIN_SEEDS, VERDICTS, Claim, combine, judge, verdict
+from .claims import MIN_SEEDS, OUTCOMES, VERDICTS, Claim, combine, decide, divided, judge, judgements, verdict
 from .comparison import Effect, paired, scale_of, show
-from .grids import ARMS, EdgeWarning, grid, retrain, select, spread, three_arms, without_decay
+from .designs import choose, edge_of, picks, resampled_counts, scores_of, search
+from .grids import EdgeWarning, grid, retrain, select, spread, three_arms, without_decay
+from .maps import Pooled, holm, pooled, surviving
 from .tables import CONFIGURATION
+from .tuned import Side, smoothed
 
 __all__ = [
-    "ARMS",
     "CONFIGURATION",
-    "MIN_SEEDS",
-    "VERDICTS",
     "Claim",
     "EdgeWarning",
     "Effect",
+    "MIN_SEEDS",
+    "OUTCOMES",
+    "Pooled",
+    "Side",
+    "VERDICTS",
+    "choose",
     "combine",
+    "decide",
+    "divided",
+    "edge_of",
     "grid",
+    "holm",
     "judge",
+    "judgements",
     "paired",
+    "picks",
+    "pooled",
+    "resampled_counts",
     "retrain",
     "scale_of",
+    "scores_of",
+    "search",
     "select",
     "show",
+    "smoothed",
     "spread",
+    "surviving",
     "three_arms",
     "verdict",
     "without_decay",

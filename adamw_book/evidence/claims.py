@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .comparison import Effect
+from .maps import surviving
 from .tables import some
 
 VERDICTS = ("supported", "conditional", "refuted", "inconclusive")
+OUTCOMES = ("supported", "no effect that matters", "opposite", "undecided", "arithmetic")
 MIN_SEEDS = 6
 
 
@@ -21,7 +23,10 @@ class Claim:
     id: "chapter.name", for instance "overfitting.depth"; the name of its record. tag: the number that the source gives
     it, or None. statement: the testable form. source: what the source claims, in one sentence. criterion: what counts
     as support. metric: what is measured. smallest_effect: the smallest improvement that would matter, in the metric's
-    unit (accuracies are fractions: half a percentage point is 0.005).
+    unit (accuracies are fractions: half a percentage point is 0.005). primary: the one regime that decides the claim,
+    the comparator that the source names in the most ordinary setting; all others are its map. dividing: what divides
+    the map where part of it supports the claim and part says the opposite, in words that follow "depends on".
+    arithmetic: whether a formula is checked, with nothing to estimate.
 
     Raises ValueError for a malformed id or tag, an empty text or a smallest_effect that is not positive and finite.
     """
@@ -33,6 +38,9 @@ class Claim:
     criterion: str
     metric: str
     smallest_effect: float
+    primary: str | None = None
+    dividing: str = ""
+    arithmetic: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", self.id):
@@ -63,6 +71,40 @@ def judge(effect: Effect, smallest_effect: float) -> str:
     return "refuted" if effect.high < smallest_effect else "inconclusive"
 
 
+def decide(effect: Effect, claim: Claim) -> str:
+    """The outcome of one regime, symmetric in sign.
+
+    "supported": the interval lies above 0 and the mean reaches the smallest effect that would matter. "opposite": below
+    0, and the mean reaches it on that side. "no effect that matters": the whole interval is smaller than that effect.
+    "arithmetic": the claim is a formula. Otherwise "undecided"; so are fewer than six seeds (`MIN_SEEDS`), and what
+    would be supported where tuning gave one of the arms no decay, for that compares no two decays.
+    """
+    if claim.arithmetic:
+        return "arithmetic"
+    least = claim.smallest_effect
+    if effect.n < MIN_SEEDS:
+        return "undecided"
+    if effect.low > 0 and effect.mean >= least:
+        return "undecided" if effect.undecayed else "supported"
+    if effect.high < 0 and effect.mean <= -least:
+        return "opposite"
+    return "no effect that matters" if -least < effect.low and effect.high < least else "undecided"
+
+
+def judgements(claim: Claim, effects: Mapping[str, Effect]) -> dict[str, str]:
+    """Each regime's judgement: by the five outcomes where the claim names its primary regime, else `judge`'s."""
+    if claim.primary is None:
+        return {regime: judge(effect, claim.smallest_effect) for regime, effect in effects.items()}
+    return {regime: decide(effect, claim) for regime, effect in effects.items()}
+
+
+def divided(claim: Claim, effects: Mapping[str, Effect]) -> bool:
+    """Whether the map holds both a supported and an opposite regime once their number is counted (`surviving`)."""
+    standing = surviving(effects)
+    found = {decide(effects[regime], claim) for regime in standing}
+    return {"supported", "opposite"} <= found
+
+
 def combine(verdicts: Mapping[str, str]) -> str:
     """The verdict over regimes: all supported → "supported", all refuted → "refuted", some of either → "conditional"
     (holds in a named regime, fails in another), anything else → "inconclusive".
@@ -84,11 +126,19 @@ def combine(verdicts: Mapping[str, str]) -> str:
 
 
 def verdict(claim: Claim, effects: Mapping[str, Effect]) -> str:
-    """The claim's verdict from its effects, one a regime. Raises ValueError for an effect in another metric than the
-    claim's, since `smallest_effect` has no meaning there."""
+    """The claim's verdict from its effects, one a regime: that of its primary regime, where it names one. Raises
+    ValueError where that is missing, and for an effect in another metric than the claim's, since `smallest_effect` has
+    no meaning there."""
     for regime, effect in effects.items():
         if effect.metric != claim.metric:
             raise ValueError(
                 f"regime {regime!r} measures {effect.metric!r}; claim {claim.id} is about {claim.metric!r}"
             )
-    return combine({regime: judge(effect, claim.smallest_effect) for regime, effect in effects.items()})
+    found = judgements(claim, effects)
+    if claim.primary is None:
+        return combine(found)
+    if claim.primary not in found:
+        raise ValueError(
+            f"effects lack the primary regime {claim.primary!r} of claim {claim.id}; they have {some(found)}"
+        )
+    return found[claim.primary]

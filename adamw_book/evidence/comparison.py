@@ -38,7 +38,9 @@ class Effect:
     """A paired difference over seeds: positive favours the treatment.
 
     differences: pandas Series, one value a seed, indexed by seed, in the metric's unit. mean, low, high: their mean and
-    its bootstrap interval at level `confidence`. n: the number of seeds.
+    its interval at level `confidence`. n: the number of seeds. Where both sides were tuned (`smoothed`), by_seeds and
+    by_tuning are the two parts of that interval: what other evaluation seeds, and what other tuning seeds, would
+    change; undecayed names the sides that tuning gave no decay.
     """
 
     treatment: str
@@ -50,6 +52,9 @@ class Effect:
     high: float
     confidence: float
     n: int
+    by_seeds: tuple[float, float] | None = None
+    by_tuning: tuple[float, float] | None = None
+    undecayed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, differences: pd.Series, treatment: str, control: str, metric: str, confidence: float = 0.95) -> Effect:
@@ -75,10 +80,7 @@ class Effect:
             raise ValueError(
                 f"the difference in {metric!r} is not finite for the seeds {some(series.index[~np.isfinite(values)])}"
             )
-        size = np.abs(values).max()
-        decimals = 10 - math.ceil(math.log10(size)) if size > 0 else 0
-        low, high = _interval(values, confidence)
-        mean, low, high = (float(np.round(x, decimals)) + 0.0 for x in (values.mean(), low, high))
+        mean, low, high = _rounded(values, values.mean(), *_interval(values, confidence))
         return cls(treatment, control, metric, series, mean, low, high, confidence, len(series))
 
     @property
@@ -86,6 +88,40 @@ class Effect:
         """What is subtracted from what: "AdamW − (Adam + L2)"."""
         treatment, control = (f"({arm})" if "+" in arm else arm for arm in (self.treatment, self.control))
         return f"{treatment} − {control}"
+
+    @property
+    def median(self) -> float:
+        """The median difference over the seeds."""
+        return float(self.differences.median())
+
+    @property
+    def carried(self) -> bool:
+        """Whether few seeds carry the mean: it lies outside the middle half of the differences."""
+        lower, upper = self.differences.quantile([0.25, 0.75])
+        return not lower <= self.differences.mean() <= upper
+
+    @property
+    def error(self) -> float:
+        """The standard error that the interval's side towards 0 amounts to."""
+        reach = self.mean - self.low if self.mean > 0 else self.high - self.mean
+        return reach / stats.norm.ppf((1 + self.confidence) / 2)
+
+    @property
+    def p(self) -> float:
+        """The two-sided probability of a mean so far from 0 where there is no effect (normal; identical runs: 1)."""
+        if self.mean == 0:
+            return 1.0
+        return float(2 * stats.norm.sf(abs(self.mean) / self.error)) if self.error > 0 else 0.0
+
+    def remarks(self) -> list[str]:
+        """What a reader of the mean should know: an arm without decay, identical runs, few seeds that carry it."""
+        found = [f"tuning gave {arm} no decay" for arm in self.undecayed]
+        if not self.differences.any():
+            found.append("identical runs")
+        elif self.carried:
+            factor, unit = (100, "pp") if scale_of(self.metric) == "pp" else (1, "")
+            found.append(f"few seeds carry the mean: the median is {show(factor * self.median, 2, unit)}")
+        return found
 
     def text(self, scale: str | None = None, digits: int | None = None) -> str:
         """Mean, interval and number of seeds: "+1.23 pp [+0.45, +2.01], n = 24", or with scale "raw" "+0.0123 [...], n
@@ -110,6 +146,13 @@ class Effect:
 
     def __str__(self) -> str:
         return self.text("raw")
+
+
+def _rounded(values: np.ndarray, *numbers: float) -> list[float]:
+    """The numbers at ten digits below the largest of the values."""
+    size = np.abs(values).max()
+    decimals = 10 - math.ceil(math.log10(size)) if size > 0 else 0
+    return [float(np.round(number, decimals)) + 0.0 for number in numbers]
 
 
 def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:

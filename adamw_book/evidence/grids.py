@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from .tables import CONFIGURATION, filled, need, rows_at, some
-
-ARMS = ("AdamW", "Adam + L2", "Adam", "AdamW, lr-independent")
-_FOREIGN = {
-    "AdamW": ("l2",),
-    "AdamW, lr-independent": ("l2",),
-    "Adam + L2": ("weight_decay",),
-    "Adam": ("weight_decay", "l2"),
-}
+from ..arms import ARMS
+from .tables import CONFIGURATION, filled, need, rows_at, some, whole_seed, whole_seeds
 
 
 class EdgeWarning(UserWarning):
@@ -60,7 +52,7 @@ def grid(
     with unequal numbers of configurations: an arm that is tuned longer looks better. Pass equal_budgets=False where
     that inequality is meant, and say why.
     """
-    seeds = _seeds(seeds)
+    seeds = whole_seeds(seeds)
     if not arms:
         raise ValueError(
             "arms is empty; expected at least one arm, such as {'AdamW': {'lr': [1e-3], 'weight_decay': [0.1]}}"
@@ -102,7 +94,7 @@ def _checked_axes(arm: str, axes: Mapping[str, Iterable[float]]) -> dict[str, li
             raise ValueError(
                 f"{where} contains {bad[0]}; expected finite values {'above 0' if name == 'lr' else 'of 0 or more'}"
             )
-        if name in _FOREIGN[arm] and any(values):
+        if name in ARMS[arm].absent and any(values):
             raise ValueError(f"{where} is {values}; that arm is defined by {name} = 0")
     return found
 
@@ -198,8 +190,8 @@ def retrain(winners: pd.DataFrame, seeds: Iterable[int], used: Iterable[int] = (
     used: the seeds of the tuning runs; an overlap raises ValueError, for a winner looks better on the seeds that chose
     it. So do no winners, and a table of runs in their place.
     """
-    seeds = _seeds(seeds)
-    both = sorted(set(seeds) & {_whole(seed) for seed in used})
+    seeds = whole_seeds(seeds)
+    both = sorted(set(seeds) & {whole_seed(seed) for seed in used})
     if both:
         raise ValueError(f"seeds {some(both)} were used for tuning; expected fresh seeds")
     need(winners, ["arm", *CONFIGURATION])
@@ -210,19 +202,3 @@ def retrain(winners: pd.DataFrame, seeds: Iterable[int], used: Iterable[int] = (
         raise ValueError(f"winners has the column {measured[0]!r}; expected rows of select, not of runs")
     runs = winners.drop(columns=["score", "n_seeds", "edge"], errors="ignore")
     return runs.merge(pd.DataFrame({"seed": seeds}), how="cross")
-
-
-def _seeds(seeds: Iterable[int]) -> list[int]:
-    seeds = [_whole(seed) for seed in seeds]
-    if not seeds:
-        raise ValueError("seeds is empty; expected at least one seed")
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds repeat a value: {seeds}; expected distinct seeds")
-    return seeds
-
-
-def _whole(seed: int) -> int:
-    try:
-        return operator.index(seed)
-    except TypeError:
-        raise ValueError(f"seeds hold {seed!r}; expected whole numbers") from None

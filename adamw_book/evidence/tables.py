@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
@@ -43,3 +44,21 @@ def some(values: Iterable, limit: int = 8) -> str:
     values = [value.item() if hasattr(value, "item") else value for value in values]
     more = f", ... ({len(values)} in all)" if len(values) > limit else ""
     return ", ".join(map(repr, values[:limit])) + more
+
+
+def whole_seeds(seeds: Iterable[int]) -> list[int]:
+    """The seeds as a list. Raises ValueError for none, a repeated one and one that is no whole number."""
+    seeds = [whole_seed(seed) for seed in seeds]
+    if not seeds:
+        raise ValueError("seeds is empty; expected at least one seed")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds repeat a value: {seeds}; expected distinct seeds")
+    return seeds
+
+
+def whole_seed(seed: int) -> int:
+    """A seed as an int; ValueError where it is no whole number."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ValueError(f"seeds hold {seed!r}; expected whole numbers") from None

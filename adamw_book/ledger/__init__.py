@@ -3,8 +3,9 @@
 `ledger/<claim id>.json` holds one claim with its protocol, effects and verdict; `ledger/<chapter>/<table>.csv.gz` the
 tables they come from. `write` makes them, `read` serves them to chapters, and `check` lists what is stale or
 contradicted: texts and settings against the chapter's study, effects and verdicts against the tables, and a *probe* (a
-few runs of the protocol, recomputed in seconds) against the code as it is now. `stability` runs a chapter's headline
-comparison under other master seeds. This package knows tables and JSON, not models.
+few runs of the protocol, recomputed in seconds) against the code as it is now. `stability` makes a chapter's primary
+comparisons again under other master seeds. `Unfinished` keeps the parts of a run until it is written. This package
+knows tables and JSON, not models.
 """
 
 from .checks import check
@@ -12,12 +13,14 @@ from .files import find_root
 from .records import Record, leaves, read, read_all
 from .stability import kept, master_seeds, stability
 from .study import PROBE, Study, fingerprint, probe_rows
+from .unfinished import Unfinished
 from .writing import write
 
 __all__ = [
     "PROBE",
     "Record",
     "Study",
+    "Unfinished",
     "check",
     "find_root",
     "fingerprint",

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..evidence import Claim, Effect, judge, verdict
+from ..evidence import Claim, Effect, judgements, verdict
 from .files import find_root, rows_of
 from .records import Record, others, read
 from .study import Study, checked_effects, checked_probe, fingerprint, plain_settings, remedy
@@ -78,9 +78,10 @@ def _stale(study: Study, claim: Claim, settings: dict, record: Record) -> Iterat
 
 
 def _contradicted(study: Study, claim: Claim, record: Record) -> Iterator[str]:
+    judged = judgements(claim, record.effects)
     for regime, effect in record.effects.items():
         was = record.verdicts.get(regime)
-        if was != judge(effect, claim.smallest_effect):
+        if was != judged[regime]:
             yield f"the verdict {was!r} under {regime!r} does not follow from the recorded effect {effect}"
     intact = True
     for name, entry in record.files.items():
@@ -121,7 +122,7 @@ def _contradicted(study: Study, claim: Claim, record: Record) -> Iterator[str]:
 def _unlike(new: Effect, old: Effect) -> str:
     """The first field in which two effects differ, or "". Bounds may move by 5% of the interval's width: the resamples
     of another version of numpy or scipy are as good as these."""
-    for field in ("treatment", "control", "metric", "confidence", "n"):
+    for field in ("treatment", "control", "metric", "confidence", "n", "undecayed"):
         if getattr(new, field) != getattr(old, field):
             return field
     size = 1e-6 * new.differences.abs().max() + 1e-12
@@ -132,7 +133,11 @@ def _unlike(new: Effect, old: Effect) -> str:
     if not math.isclose(new.mean, old.mean, rel_tol=0, abs_tol=size):
         return "mean"
     slack = 0.05 * (new.high - new.low) + size
-    return "" if abs(new.low - old.low) <= slack and abs(new.high - old.high) <= slack else "interval"
+    for part in ("by_seeds", "by_tuning"):
+        ours, theirs = ([*(getattr(effect, part) or ()), effect.low, effect.high] for effect in (new, old))
+        if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=0, atol=slack):
+            return "interval"
+    return ""
 
 
 def _drifted(now: pd.DataFrame, was: pd.DataFrame) -> Iterator[str]:

@@ -30,6 +30,9 @@ _SHAPE = {
         "criterion": str,
         "metric": str,
         "smallest_effect": _NUMBER,
+        "primary": str | None,
+        "dividing": str,
+        "arithmetic": bool,
     },
     "verdict": str,
     "verdicts": {...: str},
@@ -43,6 +46,9 @@ _SHAPE = {
             "high": _NUMBER,
             "confidence": _NUMBER,
             "n": int,
+            "by_seeds": [_NUMBER],
+            "by_tuning": [_NUMBER],
+            "undecayed": [str],
             "differences": {...: _NUMBER},
         }
     },
@@ -76,7 +82,12 @@ def _fits(value: Any, shape: Any, where: str) -> None:
     elif isinstance(shape, set):
         if value not in sorted(shape):
             raise ValueError(f"{where} is {short(value)}; expected one of {', '.join(sorted(shape))}")
-    elif not isinstance(value, shape) or isinstance(value, bool) or isinstance(value, int) and abs(value) >= 2**63:
+    elif (
+        not isinstance(value, shape)
+        or isinstance(value, bool) != (shape is bool)
+        or isinstance(value, int)
+        and abs(value) >= 2**63
+    ):
         raise ValueError(f"{where} is {short(value)}; expected {getattr(shape, '__name__', shape)}")
 
 
@@ -140,12 +151,15 @@ def effect_to_json(effect: Effect) -> dict:
         name: getattr(effect, name)
         for name in ("treatment", "control", "metric", "mean", "low", "high", "confidence", "n")
     }
+    fields |= {part: list(getattr(effect, part) or ()) for part in ("by_seeds", "by_tuning", "undecayed")}
     return fields | {"differences": {str(int(seed)): float(value) for seed, value in effect.differences.items()}}
 
 
 def _effect_from_json(stored: dict) -> Effect:
     seeds = {int(seed): value for seed, value in stored["differences"].items()}
-    return Effect(**{**stored, "differences": pd.Series(seeds, name="value", dtype=float).sort_index()})
+    parts = {part: tuple(stored[part]) or None for part in ("by_seeds", "by_tuning")}
+    differences = pd.Series(seeds, name="value", dtype=float).sort_index()
+    return Effect(**stored | parts | {"undecayed": tuple(stored["undecayed"]), "differences": differences})
 
 
 def read_all(root: Path | str | None = None) -> list[Record]:

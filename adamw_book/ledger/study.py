@@ -23,17 +23,22 @@ class Study:
     that defines the protocol (grids, seeds, steps, sizes), as JSON would hold it. run() runs it and returns
     named tables; the table "winners", where there is one, holds the chosen configurations. effects(tables) returns for
     each claim's id {regime: Effect}. probe() recomputes a few of the protocol's runs on a CPU: a table with the columns
-    run, step, metric, value, atol, rtol. headline(tables, seeds) measures the claims again on other seeds, in
-    a minute or so, from the recorded tables' winners: {claim's id: {regime: Effect}}, some of the regimes of effects.
+    run, step, metric, value, atol, rtol.
+
+    For `stability` one of two: retuned(tuning seeds, evaluation seeds) makes the claims' primary comparisons again from
+    the start, tuning included; run then takes ``part``, which keeps what each of its parts has found (`Unfinished`).
+    headline(tables, seeds) measures claims again from the recorded tables' winners. Each returns {claim's id: {regime:
+    Effect}}, some of the regimes of effects.
     """
 
     chapter: str
     claims: tuple[Claim, ...]
     settings: dict
-    run: Callable[[], dict[str, pd.DataFrame]]
+    run: Callable[..., dict[str, pd.DataFrame]]
     effects: Callable[[Mapping[str, pd.DataFrame]], dict[str, dict[str, Effect]]]
     probe: Callable[[], pd.DataFrame]
-    headline: Callable[[Mapping[str, pd.DataFrame], Sequence[int]], dict[str, dict[str, Effect]]]
+    headline: Callable[[Mapping[str, pd.DataFrame], Sequence[int]], dict[str, dict[str, Effect]]] | None = None
+    retuned: Callable[[Sequence[int], Sequence[int]], dict[str, dict[str, Effect]]] | None = None
 
     @property
     def name(self) -> str:

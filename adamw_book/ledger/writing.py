@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evidence import judge, verdict
+from ..evidence import judgements, verdict
 from .files import column_kind, find_root, from_csv, replace_files, rows_of, to_csv
 from .records import effect_to_json, others
 from .study import Study, checked_effects, checked_probe, fingerprint, plain_settings
@@ -64,7 +64,7 @@ def write(
         outcome = {
             "claim": asdict(claim),
             "verdict": verdict(claim, found),
-            "verdicts": {regime: judge(effect, claim.smallest_effect) for regime, effect in found.items()},
+            "verdicts": judgements(claim, found),
             "effects": {regime: effect_to_json(effect) for regime, effect in found.items()},
         }
         # the order is fixed and not alphabetical: regimes (depth 1, 4, 16) are shown in the study's own order

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..evidence import Effect, scale_of
+from ..evidence import Effect, pooled, scale_of, show
 from .theme import ARM_STYLE, WIDTH, given_or_new, label_of, styled
 
 
@@ -18,9 +18,13 @@ def paired_strip(
     smallest_effect: float,
     scale: str | None = None,
     ax: Axes | None = None,
+    together: bool = False,
 ) -> Axes:
     """Differences by seed, one row a regime: dots are seeds, the thick mark their mean, the bar its bootstrap interval,
-    the shaded band the differences too small to matter (± `smallest_effect`, in the metric's unit).
+    the shaded band the differences too small to matter (± `smallest_effect`, in the metric's unit). Of tuned arms the
+    bar is thick as far as other evaluation seeds reach and thin to where other tuning seeds may move the mean, whose
+    mark is an open circle where tuning gave one of the arms no decay. together: a diamond below, the mean of all
+    regimes (`evidence.pooled`).
 
     scale: "pp" (percentage points), "raw", or None for what suits the metric. All effects compare the same two arms in
     the same metric; otherwise ValueError.
@@ -35,7 +39,7 @@ def paired_strip(
     treatment, control, metric = kinds.pop()
     scale = scale or scale_of(metric)
     factor = 100 if scale == "pp" else 1
-    ax = given_or_new(ax, (WIDTH, 1.5 + 0.62 * len(effects)))
+    ax = given_or_new(ax, (WIDTH, 1.5 + 0.62 * (len(effects) + together)))
     ax.axvspan(-factor * smallest_effect, factor * smallest_effect, color="#E3E3E3", linewidth=0, zorder=0)
     ax.axvline(0, color="black", linewidth=1)
     look = ARM_STYLE.get(treatment, ARM_STYLE["AdamW"])
@@ -45,13 +49,30 @@ def paired_strip(
         ax.plot(
             values, row - 0.1 + spread, "o", color=look["color"], alpha=0.75, markersize=4, markeredgewidth=0, zorder=2
         )
-        ax.plot([factor * effect.low, factor * effect.high], [row + 0.28] * 2, color="black", linewidth=2.2, zorder=3)
-        ax.plot(factor * effect.mean, row + 0.28, "|", color="black", markersize=14, markeredgewidth=3.2, zorder=4)
+        parts = {2.2: effect.by_seeds or (effect.low, effect.high)}
+        if effect.by_seeds:
+            parts[0.9] = effect.low, effect.high
+        for width, bounds in parts.items():
+            ax.plot([factor * b for b in bounds], [row + 0.28] * 2, color="black", linewidth=width, zorder=3)
+        mark = {"marker": "o", "markerfacecolor": "white", "markersize": 8, "markeredgewidth": 1.6}
+        if not effect.undecayed:
+            mark = {"marker": "|", "markersize": 14, "markeredgewidth": 3.2}
+        ax.plot(factor * effect.mean, row + 0.28, color="black", zorder=4, **mark)
         mean, interval = effect.parts(scale)
         place = {"xycoords": ("axes fraction", "data"), "xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         ax.annotate(f"{mean}\n{interval}", (1, row + 0.05), fontsize=10.5, **place)
-    ax.set_yticks(range(len(effects)), [textwrap.fill(regime, 16) for regime in effects])
-    ax.set_ylim(len(effects) - 0.45, -0.5)
+    rows = [textwrap.fill(regime, 16) for regime in effects]
+    if together:
+        common, row = pooled(effects), len(rows)
+        corners = [(common.low, 0), (common.mean, -0.22), (common.high, 0), (common.mean, 0.22)]
+        ax.fill([factor * x for x, _ in corners], [row + y for _, y in corners], color="black", zorder=3)
+        interval = f"[{show(factor * common.low, 2)}, {show(factor * common.high, 2)}]"
+        mean = show(factor * common.mean, 2, "pp" if scale == "pp" else "")
+        place = {"xycoords": ("axes fraction", "data"), "xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(f"{mean}\n{interval}", (1, row), fontsize=10.5, **place)
+        rows.append("all together")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.45, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)

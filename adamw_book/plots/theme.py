@@ -9,12 +9,9 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-ARM_STYLE = {
-    "AdamW": {"color": "#005F9E", "marker": "o", "linestyle": "-"},
-    "Adam + L2": {"color": "#D25A00", "marker": "s", "linestyle": "--"},
-    "Adam": {"color": "#222222", "marker": "^", "linestyle": ":"},
-    "AdamW, lr-independent": {"color": "#CC79A7", "marker": "D", "linestyle": "-."},
-}
+from ..arms import ARMS
+
+ARM_STYLE = {name: dict(arm.style) for name, arm in ARMS.items()}
 LABELS = {
     "lr": "learning rate η (lr)",
     "weight_decay": "decoupled decay λ (weight_decay)",
