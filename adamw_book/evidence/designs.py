@@ -76,8 +76,9 @@ def scores_of(
     scores = rows.pivot(index="seed", columns=list(tuned), values="value")
     unrun = rows.groupby(list(tuned))["seed"].nunique() < len(scores)
     if unrun.any():
+        named = ", ".join(f"{n} = {v}" for n, v in zip(tuned, unrun.index[unrun][0], strict=True))
         raise ValueError(
-            f"configuration {unrun.index[unrun][0]} was not run on each of the seeds {some(scores.index)}; the "
+            f"the configuration {named} was not run on each of the seeds {some(scores.index)}; the "
             "comparison needs them all"
         )
     order = sorted(scores.columns, key=lambda one: _simplest_first(dict(zip(tuned, one, strict=True))))

@@ -1,0 +1,389 @@
+"""Designs by one law, the choice and its rivals, and intervals that cover both tuning and evaluation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adamw_book.arms import ADAM, ADAM_L2, ADAMW, INDEPENDENT, THREE
+from adamw_book.evidence import (
+    CONFIGURATION,
+    Effect,
+    Side,
+    choose,
+    edge_of,
+    holm,
+    picks,
+    pooled,
+    resampled_counts,
+    scores_of,
+    search,
+    smoothed,
+    surviving,
+)
+
+RANGES = {"lr": (1e-3, 1e-1), "weight_decay": (0.1, 100.0), "l2": (1e-4, 1e-1), "count": 30}
+
+# ---- arms
+
+
+def test_an_arm_has_its_own_coefficient_and_no_other():
+    assert ADAMW.coefficients(0.3) == {"weight_decay": 0.3, "l2": 0.0} and ADAMW.absent == ("l2",)
+    assert ADAM_L2.coefficients(0.3) == {"weight_decay": 0.0, "l2": 0.3} and ADAM_L2.absent == ("weight_decay",)
+    assert ADAM.coefficients(0.3) == {"weight_decay": 0.0, "l2": 0.0} and ADAM.absent == ("weight_decay", "l2")
+    assert INDEPENDENT.coefficients(0.3) == ADAMW.coefficients(0.3)
+
+
+# ---- the search
+
+
+def configurations(arm):
+    runs = search(RANGES, [0, 1])
+    return runs[(runs["arm"] == arm.name) & (runs["seed"] == 0)].reset_index(drop=True)
+
+
+def test_every_arm_tries_the_same_learning_rates():
+    rates = [configurations(arm)["lr"].tolist() for arm in THREE]
+    assert rates[0] == rates[1] == rates[2] and len(set(rates[0])) == 30
+    assert rates[0][0] == 1e-3 and rates[0][-1] == 1e-1
+    np.testing.assert_allclose(np.diff(np.log(rates[0])), np.log(100) / 29, rtol=0.15)
+
+
+def test_decays_cover_their_range_and_a_sixth_is_none():
+    for arm, (low, high) in ((ADAMW, RANGES["weight_decay"]), (ADAM_L2, RANGES["l2"])):
+        runs = configurations(arm)
+        decays = runs[arm.decay]
+        assert 4 <= (decays == 0).sum() <= 6 and (runs[list(arm.absent)] == 0).all().all()
+        assert decays[decays > 0].min() >= 0.99 * low and decays.max() <= 1.01 * high
+        # without the cap every fifth of the logarithmic range holds about a fifth of the decays
+        if arm is ADAM_L2:
+            logs = np.log(decays[decays > 0] / low) / np.log(high / low)
+            assert (np.histogram(logs, 5, (0, 1.001))[0] >= 4).all()
+    assert (configurations(ADAM)[["weight_decay", "l2"]] == 0).all().all()
+
+
+def test_large_and_small_decays_meet_large_and_small_rates():
+    runs = configurations(ADAM_L2)
+    runs = runs[runs["l2"] > 0]
+    upper = runs["lr"] > runs["lr"].median(), runs["l2"] > runs["l2"].median()
+    assert min(pd.crosstab(*upper).to_numpy().ravel()) >= 5
+
+
+def test_no_step_takes_more_than_nine_tenths_of_a_weight():
+    runs = configurations(ADAMW)
+    assert 0.85 < (runs["lr"] * runs["weight_decay"]).max() <= 0.9 * 1.005
+    assert configurations(ADAM_L2)["l2"].max() > 0.08  # ℓ is not held to it
+
+
+def test_each_seed_runs_every_configuration():
+    runs = search(RANGES, iter([5, 3]))
+    assert len(runs) == 180 and runs.groupby("seed")["lr"].nunique().to_dict() == {3: 30, 5: 30}
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"lr": (0.1, 0.1)}, r"ranges\['lr'\] is \(0.1, 0.1\); expected \(low, high\)"),
+        ({"l2": (0.0, 0.1)}, r"ranges\['l2'\] is \(0.0, 0.1\)"),
+        ({"weight_decay": (0.1, float("inf"))}, "expected .low, high. with 0 < low < high"),
+        ({"count": 5}, r"ranges\['count'\]: 5; a whole number of at least 6"),
+        ({"momentum": (0.1, 0.9)}, "ranges have the unknown 'momentum'; expected count, l2, lr, weight_decay"),
+    ],
+)
+def test_a_search_refuses(changes, says):
+    with pytest.raises(ValueError, match=says):
+        search(RANGES | changes, [0])
+
+
+def test_a_search_refuses_what_is_missing_and_repeated_seeds():
+    with pytest.raises(ValueError, match="ranges lack 'l2'"):
+        search({name: value for name, value in RANGES.items() if name != "l2"}, [0])
+    with pytest.raises(ValueError, match=r"seeds repeat a value: \[1, 1\]"):
+        search(RANGES, [1, 1])
+    with pytest.raises(ValueError, match="seeds hold 0.5"):
+        search(RANGES, [0.5])
+
+
+# ---- the choice
+
+
+def table(values, arm="AdamW", metric="validation accuracy", first=0, step=100):
+    """A tidy table from {(lr, weight_decay, l2): values, one a seed}."""
+    rows = [
+        (arm, *configuration, first + seed, step, metric, value)
+        for configuration, by_seed in values.items()
+        for seed, value in enumerate(by_seed)
+    ]
+    return pd.DataFrame(rows, columns=["arm", *CONFIGURATION, "seed", "step", "metric", "value"])
+
+
+A, B, C = (0.01, 0.1, 0.0), (0.02, 0.0, 0.0), (0.03, 0.2, 0.0)
+
+
+def test_the_winner_comes_first_and_rivals_by_their_share():
+    values = {A: [0.9, 0.9, 0.9, 0.5], B: [0.8, 0.8, 0.8, 0.7], C: [0.1, 0.1, 0.1, 0.1]}
+    found = choose(table(values), "validation accuracy")
+    assert found["lr"].tolist() == [0.01, 0.02] and found["winner"].tolist() == [True, False]
+    assert found["score"].tolist() == pytest.approx([0.8, 0.775]) and found["share"].sum() == pytest.approx(1.0)
+    # B wins where the fourth seed is drawn twice or more: 1 − (3/4)⁴ − 4·(1/4)(3/4)³
+    assert found["share"].iloc[1] == pytest.approx(1 - 0.75**4 - 0.75**3, abs=0.03)
+
+
+def test_what_wins_less_than_a_fiftieth_is_no_rival():
+    rng = np.random.default_rng(0)
+    values = {A: 0.9 + 0.01 * rng.normal(size=10), B: 0.87 + 0.01 * rng.normal(size=10)}
+    assert len(choose(table(values), "validation accuracy")) == 1
+
+
+def test_ties_go_to_the_smaller_decay_then_to_the_smaller_rate():
+    same = [0.1 + 0.2, 0.3, 0.7]
+    found = choose(table({A: same, B: [0.3, 0.1 + 0.2, 0.7], (0.015, 0.0, 0.0): same}), "validation accuracy")
+    assert found["lr"].tolist() == [0.015]
+
+
+def test_lower_is_better_where_it_is_said():
+    values = {A: [1.0, 1.1], B: [2.0, 2.1]}
+    assert choose(table(values), "validation accuracy", higher_is_better=False)["lr"].tolist() == [0.01]
+
+
+def test_what_diverged_is_never_chosen():
+    values = {A: [0.5, 0.5], B: [0.9, np.nan], C: [0.9, np.inf]}
+    assert choose(table(values), "validation accuracy")["lr"].tolist() == [0.01]
+    with pytest.raises(ValueError, match="every configuration has a value that is not finite"):
+        choose(table({B: [0.9, np.nan]}), "validation accuracy")
+
+
+def test_conditions_and_arms_are_chosen_apart_and_more_columns_may_be_tuned():
+    one = table({A: [0.5, 0.5], B: [0.9, 0.9]}).assign(condition="x", warmup=1)
+    two = table({A: [0.9, 0.9], B: [0.5, 0.5]}, arm="Adam + L2").assign(condition="y", warmup=2)
+    three = two.assign(warmup=3, value=two["value"] + 0.05)
+    found = choose(
+        pd.concat([one, two, three]), "validation accuracy", by=["condition"], tuned=[*CONFIGURATION, "warmup"]
+    )
+    assert found[["arm", "condition", "lr", "warmup"]].to_numpy().tolist() == [
+        ["AdamW", "x", 0.02, 1],
+        ["Adam + L2", "y", 0.01, 3],
+    ]
+
+
+def test_scores_refuse_what_cannot_be_compared():
+    full = table({A: [0.5, 0.6], B: [0.9, 0.8]})
+    with pytest.raises(ValueError, match="lr = 0.01, weight_decay = 0.1, l2 = 0.0 was not run on each of the seeds"):
+        scores_of(full.iloc[1:], "validation accuracy")
+    with pytest.raises(ValueError, match="several values of 'validation accuracy' for one configuration"):
+        scores_of(pd.concat([full, full]), "validation accuracy")
+    with pytest.raises(ValueError, match="the arms 'AdamW', 'Adam'; expected one"):
+        scores_of(pd.concat([full, full.assign(arm="Adam")]), "validation accuracy")
+
+
+def test_an_edge_is_one_of_the_two_outermost():
+    tried = pd.DataFrame({"lr": [1.0, 2, 3, 4, 5, 6], "weight_decay": [0.0, 1, 2, 3, 4, 5], "l2": 0.0})
+    assert edge_of((3, 2, 0), tried) == "" and edge_of((3, 0, 0), tried) == ""
+    assert edge_of((2, 2, 0), tried) == "lr at 2, the smallest tried being 1"
+    largest = "lr at 5, the largest tried being 6, weight_decay at 4, the largest tried being 5"
+    assert edge_of((5, 4, 0), tried) == largest
+
+
+def test_resamples_are_the_same_every_time_and_draw_every_seed_alike():
+    counts = resampled_counts(7)
+    assert counts.shape == (2000, 7) and (counts.sum(1) == 7).all() and (counts == resampled_counts(7)).all()
+    np.testing.assert_allclose(counts.mean(0), 1, atol=0.08)
+
+
+# ---- the interval of two tuned arms
+
+NAMES = pd.MultiIndex.from_tuples([(0.001 * (i + 1), 0.1, 0.0) for i in range(24)], names=CONFIGURATION)
+
+
+def drawn(quality, rng, shared, first, noise):
+    """Accuracies (seeds × configurations) in steps of 1/400, as 400 images give them."""
+    values = quality + shared[:, None] + rng.normal(0, noise, (len(shared), len(quality)))
+    return pd.DataFrame(np.round(400 * values) / 400, range(first, first + len(shared)), NAMES[: len(quality)])
+
+
+def procedure(qualities, rng, noise=0.01, tuning=10, evaluation=24):
+    """The whole of it on simulated data: two arms with these true accuracies of their configurations."""
+    seeds = rng.normal(0, 0.02, tuning), rng.normal(0, 0.02, evaluation)
+    sides = []
+    for arm, quality in zip(("AdamW", "Adam + L2"), qualities, strict=True):
+        scores, values = drawn(quality, rng, seeds[0], 0, noise), drawn(quality, rng, seeds[1], 100, noise)
+        shares = np.bincount(picks(scores, resampled_counts(tuning)), minlength=len(quality)) / 2000
+        sides.append(Side(arm, scores, values.loc[:, shares >= 0.02]))
+    return smoothed(*sides, "test accuracy")
+
+
+def dome(depth):
+    """24 configurations around a best one, as deep as two accuracies differ between the middle and the edge."""
+    return 0.9 - depth * np.linspace(-1, 1, 24) ** 2 - depth / 2 * ((np.arange(24) * 0.618) % 1 - 0.5) ** 2
+
+
+@pytest.mark.parametrize("depth", [0.002, 0.02, 0.1])
+def test_an_arm_against_its_own_copy_is_rarely_found_to_differ_and_a_planted_effect_is_found(depth):
+    """Negative control: 200 data sets in which the arms are the same; and 100 in which one is better by twice δ."""
+    delta, rng = 0.005, np.random.default_rng(1)
+    effects = [procedure([dome(depth)] * 2, rng) for _ in range(200)]
+    decided = [abs(e.mean) >= delta and not e.low <= 0 <= e.high for e in effects]
+    assert np.mean(decided) <= 0.05
+    covered = np.mean([e.low <= 0 <= e.high for e in effects])
+    assert 0.93 <= covered <= 0.99  # for a nominal 95%: a little wide where everything is a tie
+    found = [procedure([dome(depth) + 2 * delta, dome(depth)], rng) for _ in range(100)]
+    assert np.mean([e.low > 0 and e.mean >= delta for e in found]) >= 0.8
+
+
+def test_the_interval_covers_the_tuning_where_that_decides():
+    """Few clearly different configurations, chosen by noise: the evaluation seeds alone cover far too little."""
+    rng = np.random.default_rng(2)
+    quality = np.array([0.90, 0.88, 0.86, 0.84])
+    noise = 0.04
+
+    def expected(size=200_000):
+        means = quality + rng.normal(0, noise / np.sqrt(10), (size // 100, 4))
+        return quality[means.argmax(1)].mean()
+
+    truth = expected() - expected()
+    effects = [procedure([quality, quality], rng, noise) for _ in range(200)]
+    assert 0.93 <= np.mean([e.low <= truth <= e.high for e in effects]) <= 0.99
+    assert np.mean([e.by_seeds[0] <= truth <= e.by_seeds[1] for e in effects]) < 0.93
+
+
+def sides(scores, values, decays=(0.1, 0.0)):
+    names = pd.MultiIndex.from_tuples([(0.01, decay, 0.0) for decay in decays], names=CONFIGURATION)
+    return Side(
+        "AdamW",
+        pd.DataFrame(np.transpose(scores), range(len(scores[0])), names),
+        pd.DataFrame(np.transpose(values), range(100, 100 + len(values[0])), names),
+    )
+
+
+def test_a_clear_choice_leaves_the_paired_difference_and_nothing_to_the_tuning():
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(0.9, 0.01, (2, 8))
+    clear = [[0.9] * 6, [0.1] * 6]
+    control = Side("Adam", sides(clear, [second, second]).scores, sides(clear, [second, second]).values, decayed=False)
+    effect = smoothed(sides(clear, [first, second]), control, "test accuracy")
+    plain = Effect.of(pd.Series(first - second, range(100, 108)), "AdamW", "Adam", "test accuracy")
+    wider = 2.364624 / 1.959964 * np.sqrt(8 / 7)
+    assert effect.mean == plain.mean and (effect.low, effect.high) == effect.by_seeds
+    assert effect.mean - effect.low == pytest.approx(wider * (plain.mean - plain.low), rel=1e-6)
+    assert effect.high - effect.mean == pytest.approx(wider * (plain.high - plain.mean), rel=1e-6)
+    assert effect.by_tuning == (effect.mean, effect.mean) and effect.undecayed == ()
+    lower = smoothed(sides(clear, [first, second]), control, "test accuracy", higher_is_better=False)
+    assert lower.mean == -plain.mean
+
+
+def test_a_tie_counts_both_configurations_by_their_share_of_the_resamples():
+    tied = [[0.9, 0.1] * 5, [0.1, 0.9] * 5]
+    flat = Side("Adam", sides(tied, [[0.5] * 8] * 2).scores, sides(tied, [[0.5] * 8] * 2).values)
+    effect = smoothed(sides(tied, [[0.8] * 8, [0.6] * 8]), flat, "test accuracy")
+    drawn = resampled_counts(10)[:, ::2].sum(1)  # how often the seeds come that favour the first
+    assert 0.2 < np.mean(drawn == 5) < 0.3  # a tie: to the first
+    assert effect.mean == pytest.approx(0.1 + 0.2 * np.mean(drawn >= 5))
+    assert effect.by_seeds == (effect.mean, effect.mean) and effect.by_tuning[1] - effect.mean > 0.05
+    assert effect.low == effect.by_tuning[0]
+
+
+def test_an_arm_that_tuning_gave_no_decay_is_named():
+    clear = [[0.1] * 6, [0.9] * 6]
+    one = sides(clear, [[0.5, 0.6] * 4, [0.7, 0.6] * 4])
+    other = Side("Adam", one.scores, one.values, decayed=False)
+    assert smoothed(one, other, "test accuracy").undecayed == ("AdamW",)
+
+
+def test_smoothed_refuses_what_cannot_be_paired():
+    one = sides([[0.9] * 6, [0.1] * 6], [[0.5, 0.6] * 4] * 2)
+    apart = Side("Adam", one.scores.iloc[1:], one.values)
+    with pytest.raises(ValueError, match="seeds 0 of the scores are in only one of 'AdamW' and 'Adam'"):
+        smoothed(one, apart, "test accuracy")
+    with pytest.raises(ValueError, match="seeds 100 of the values are in only one"):
+        smoothed(one, Side("Adam", one.scores, one.values.iloc[1:]), "test accuracy")
+    used = Side("AdamW", one.scores, one.values.set_axis(range(8)))
+    with pytest.raises(ValueError, match="seeds 0, 1, 2, 3, 4, 5 were used for tuning and for evaluation"):
+        smoothed(used, used, "test accuracy")
+    unknown = Side("Adam", one.scores, one.values.iloc[:, 1:])
+    with pytest.raises(ValueError, match="only 0% of the resamples choose configurations"):
+        smoothed(one, unknown, "test accuracy")
+    broken = Side("Adam", one.scores, one.values.mask(one.values > 0.55))
+    with pytest.raises(ValueError, match="'test accuracy' of 'Adam' is not finite"):
+        smoothed(one, broken, "test accuracy")
+
+
+def test_a_side_is_read_from_tidy_tables():
+    tuning = table({A: [0.5, 0.6], B: [0.9, 0.8], C: [0.1, 0.2]})
+    evaluation = table({A: [0.7, 0.7], B: [0.8, 0.9]}, metric="test accuracy", first=100)
+    side = Side.of(tuning, evaluation, "validation accuracy", "test accuracy")
+    assert side.arm == "AdamW" and side.scores.shape == (2, 3) and list(side.values.columns) == [B, A]
+    assert side.decays.tolist() == [0.0, 0.1]
+    assert side.picked(np.array([[1, 1], [0, 2]])).tolist() == [0, 0]
+
+
+# ---- what a reader of the mean should know
+
+
+def effect(differences, **changes):
+    return Effect.of(pd.Series(differences, dtype=float), "AdamW", "Adam + L2", "test accuracy", **changes)
+
+
+def test_a_mean_that_few_seeds_carry_is_told_with_the_median():
+    lopsided = effect([0.001] * 10 + [0.5, 0.4])
+    assert lopsided.carried and lopsided.median == 0.001
+    assert lopsided.remarks() == ["few seeds carry the mean: the median is +0.10 pp"]
+    assert not effect(np.linspace(-0.01, 0.02, 12)).carried
+    assert effect([0.0] * 12).remarks() == ["identical runs"]
+
+
+def test_the_probability_follows_the_side_of_the_interval_towards_zero():
+    found = effect(np.linspace(-0.01, 0.03, 24))
+    assert found.error == pytest.approx((found.mean - found.low) / 1.96, rel=1e-3)
+    assert found.p == pytest.approx(2 * 0.5 * (1 - 0.9973) * 0.5 * 2, abs=0.01)  # about four errors from 0
+    assert effect([0.0] * 12).p == 1.0 and effect([0.01] * 12).p == 0.0
+    assert effect(np.linspace(-0.02, 0.02, 12)).p == 1.0
+
+
+# ---- maps
+
+
+def measured(mean, error):
+    """An effect with a given mean and standard error."""
+    reach = 1.959964 * error
+    series = pd.Series([mean - error, mean + error], dtype=float)
+    return Effect("AdamW", "Adam", "test accuracy", series, mean, mean - reach, mean + reach, 0.95, 12)
+
+
+def test_the_pooled_effect_is_that_of_the_textbook():
+    """Effects without a spread beyond their errors: the fixed-effect mean, and no τ."""
+    found = pooled({"a": measured(0.010, 0.01), "b": measured(0.012, 0.02), "c": measured(0.009, 0.01)})
+    assert found.tau == 0 and found.n == 3
+    assert found.mean == pytest.approx((0.010 / 1e-4 + 0.012 / 4e-4 + 0.009 / 1e-4) / (2.25 / 1e-4))
+    assert found.high - found.mean == pytest.approx(4.302653 / np.sqrt(2.25e4), rel=1e-4)
+
+
+def test_the_pooled_effect_knows_the_spread_between_regimes():
+    rng = np.random.default_rng(0)
+    true = rng.normal(0.02, 0.03, 200)
+    errors = rng.uniform(0.005, 0.02, 200)
+    pairs = enumerate(zip(true, errors, strict=True))
+    found = pooled({str(i): measured(mean + rng.normal(0, error), error) for i, (mean, error) in pairs})
+    assert found.tau == pytest.approx(0.03, rel=0.15) and found.low < 0.02 < found.high
+    one, two = measured(0.0, 1e-6), measured(1.0, 1e-6)  # τ is then the sample's standard deviation
+    assert pooled({"a": one, "b": two}).tau == pytest.approx(np.sqrt(0.5), rel=1e-4)
+
+
+def test_identical_runs_do_not_carry_the_pooled_effect():
+    same = Effect.of(pd.Series([0.0] * 12), "AdamW", "Adam", "test accuracy")
+    found = pooled({"a": same, "b": measured(0.02, 0.01), "c": measured(0.02, 0.01)})
+    assert found.mean == pytest.approx(0.04 / 3)
+    with pytest.raises(ValueError, match="effects hold 1 regime"):
+        pooled({"a": same})
+
+
+def test_of_many_regimes_those_stand_that_survive_their_number():
+    effects = {str(i): measured(0.02, 0.02 / z) for i, z in enumerate([3.5, 2.2, 2.0, 0.5, 0.4, 0.3, 0.2, 0.1])}
+    assert surviving(effects) == {"0"}  # p = .0005, .028 > 2/8 · .05, …
+    assert surviving({name: effects[name] for name in ("0", "1", "2")}) == {"0", "1", "2"}
+    assert surviving({}) == set()
+
+
+def test_holm_corrects_step_by_step():
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert list(found) == ["a", "b", "c", "d"]
+    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
