@@ -146,8 +146,7 @@ def digits_splits(
     rng = generator(seed, "data")
     if fixed_test:
         parts = apart(*digits(), DIGITS_TEST)
-        splits = split(*parts["rest"], {"train": train, "validation": validation, "left over": None}, rng)
-        splits = {"train": splits["train"], "validation": splits["validation"], "test": parts["test"]}
+        splits = split(*parts["rest"], {"train": train, "validation": validation}, rng) | {"test": parts["test"]}
     else:
         splits = split(*digits(), {"train": train, "validation": validation, "test": None}, rng)
     x, y = splits["train"]
@@ -158,8 +157,9 @@ def digits_splits(
 def modular_addition(seed: int, prime: int = 23, share: float = 0.6) -> Splits:
     """All pairs (a, b), 0 ≤ a, b < prime, as two one-hot vectors (2·prime,), with label (a + b) mod prime.
 
-    ``share`` of the prime² pairs is the training set; the rest is halved into validation and test. Raises
-    ``ValueError`` for a ``prime`` that is no positive whole number and a share that leaves a split empty.
+    ``share`` of the prime² pairs is the training set; the rest is halved into validation and test, the latter the same
+    under each seed (:func:`apart`). Raises ``ValueError`` for a ``prime`` that is no positive whole number and a share
+    that leaves a split empty.
     """
     if not 0 < share < 1:
         raise ValueError(f"share: {share}; a share between 0 and 1 is needed")
@@ -167,5 +167,6 @@ def modular_addition(seed: int, prime: int = 23, share: float = 0.6) -> Splits:
     a, b = (t.flatten() for t in torch.meshgrid(torch.arange(prime), torch.arange(prime), indexing="ij"))
     x = torch.cat([one_hot(a, prime), one_hot(b, prime)], 1).float()
     held_out = len(x) - round(share * len(x))
-    sizes = {"train": len(x) - held_out, "validation": held_out // 2, "test": None}
-    return split(x, (a + b) % prime, sizes, generator(seed, "data"))
+    parts = apart(x, (a + b) % prime, held_out - held_out // 2)
+    splits = split(*parts["rest"], {"train": len(x) - held_out, "validation": None}, generator(seed, "data"))
+    return splits | {"test": parts["test"]}

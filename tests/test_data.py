@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from adamw_book.data import (
+    apart,
     breast_cancer,
     digits,
     digits_splits,
@@ -101,6 +102,25 @@ def test_label_noise_moves_exactly_the_share_and_only_in_training():
     )
 
 
+def test_a_part_set_apart_is_the_same_every_time_and_leaves_the_rest():
+    x, y = torch.arange(10)[:, None], torch.arange(10)
+    first, second = apart(x, y, 4), apart(x, y, 4)
+    assert len(first["test"][0]) == 4 and torch.equal(first["test"][0], second["test"][0])
+    assert sorted(torch.cat([first["test"][1], first["rest"][1]]).tolist()) == list(range(10))
+    assert all(torch.equal(x[:, 0], y) for x, y in first.values())
+
+
+@pytest.mark.parametrize("data", [lambda seed: digits_splits(seed, train=700, fixed_test=True), modular_addition])
+def test_a_fixed_test_part_is_no_seeds_training_or_validation(data):
+    first, second = data(0), data(1)
+    assert torch.equal(first["test"][0], second["test"][0])
+    seen = {
+        tuple(row) for splits in (first, second) for part in ("train", "validation") for row in splits[part][0].tolist()
+    }
+    assert not seen & {tuple(row) for row in first["test"][0].tolist()}
+    assert not torch.equal(first["validation"][0], second["validation"][0])
+
+
 def test_modular_addition_is_addition():
     parts = modular_addition(0, prime=7, share=0.5)
     x, y = (torch.cat([p[i] for p in parts.values()]) for i in (0, 1))
@@ -130,7 +150,9 @@ def test_modular_addition_is_addition():
         (lambda: flip_labels(torch.tensor([0]), math.nan, 2, generator(0, "x")), "fraction: nan"),
         (lambda: modular_addition(0, share=1.0), "share: 1.0"),
         (lambda: modular_addition(0, prime=2.5), "prime: 2.5; a positive whole number is needed"),
-        (lambda: modular_addition(0, prime=1), r"sizes\['validation'\]: 0"),
+        (lambda: modular_addition(0, prime=1), "test: 0; a whole number from 1 to 0"),
+        (lambda: apart(torch.ones(5), torch.ones(5), 5), "test: 5; a whole number from 1 to 4"),
+        (lambda: digits_splits(0, train=801, fixed_test=True), r"sizes\['validation'\]: 400; .* 399 examples left"),
         (lambda: digits_splits(0, train=0), r"sizes\['train'\]: 0"),
         (lambda: digits_splits(0, train=1397), r"sizes\['test'\]: 0"),
         (lambda: digits_splits(0, train=100, label_noise=-0.1), "fraction: -0.1"),

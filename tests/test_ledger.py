@@ -17,7 +17,7 @@ from adamw_book.evidence import Claim, paired, select
 from adamw_book.ledger import Study
 from adamw_book.ledger.checks import _drifted, _unlike
 from adamw_book.models import MLP
-from adamw_book.scenarios import overfitting
+from adamw_book.scenarios.overfitting import study as overfitting
 
 
 @pytest.mark.parametrize("chapter", scenarios.STUDIES)
@@ -42,18 +42,19 @@ def test_a_record_knows_the_task_of_each_of_its_conditions(chapter):
 
 
 @pytest.mark.parametrize("shape", [{"depth": 6}, {"depth": 8, "width": 31}, {"depth": 8, "norm": True}])
-def test_another_network_under_the_same_name_is_told(shape, monkeypatch):
+def test_another_network_under_the_same_name_is_told(shape):
     """In a condition that the probe does not train."""
-    study = scenarios.study("overfitting")
-    monkeypatch.setitem(overfitting.MODELS, "MLP, 8 hidden layers", lambda: MLP(**shape))
+    name = "MLP, 8 hidden layers · clean labels"
+    condition = overfitting.PROTOCOL[name]
+    task = dataclasses.replace(condition.task, model=lambda: MLP(**shape))
+    conditions = overfitting.PROTOCOL.conditions | {name: dataclasses.replace(condition, task=task)}
+    study = dataclasses.replace(overfitting.PROTOCOL, conditions=conditions).study
     found = {claim.id: ledger.read(claim.id).effects for claim in study.claims}
-    study = dataclasses.replace(study, effects=lambda tables: found)  # no network changes these
-    problems = ledger.check(study)
-    for noise in overfitting.LABEL_NOISE:
-        run = f"'untrained, MLP, 8 hidden layers · {noise}, seed 0' at step 0, 'parameters'"
-        claims = "claims overfitting.weak_gradients, overfitting.generalization"
-        assert any(line.startswith(f"{claims}: the probe's run {run}") for line in problems)
-    assert all("'untrained, MLP, 8 hidden layers · " in line for line in problems)
+    problems = ledger.check(dataclasses.replace(study, effects=lambda tables: found))  # no network changes these
+    claims = "claims overfitting.weak_gradients, overfitting.generalization"
+    run = f"'untrained, {name}, seed 0' at step 0, 'parameters'"
+    assert any(line.startswith(f"{claims}: the probe's run {run}") for line in problems)
+    assert all(f"'untrained, {name}" in line for line in problems)
 
 
 @pytest.mark.parametrize("chapter", scenarios.STUDIES)
