@@ -1,5 +1,6 @@
 """Claim cards: everything is on them, escaped, and no meaning hangs on a colour."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -168,3 +169,62 @@ def test_verdict_table():
     assert len(rows) == 4 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
     with pytest.raises(ValueError, match="records is empty"):
         verdict_table([])
+
+
+# ---- a claim that one comparison decides
+
+PRIMARY = dataclasses.replace(CLAIM, primary="depth 8", dividing="the depth <and> the labels")
+
+
+def tuned(mean, **changes):
+    found = effect(mean)
+    parts = {"by_seeds": (found.low, found.high), "by_tuning": (mean - 0.003, mean + 0.003)}
+    return dataclasses.replace(found, low=mean - 0.004, high=mean + 0.004, **parts | changes)
+
+
+MAP = {
+    "depth <1>": tuned(0.0),
+    "depth 8": tuned(0.02),
+    "depth 2": tuned(-0.02),
+    "depth 4": tuned(0.01, undecayed=("Adam + L2",)),
+}
+
+
+def test_the_answer_stands_on_one_line_and_the_rest_is_folded_away():
+    html = claim_card(PRIMARY, MAP, note="From the record.")._repr_html_()
+    front, folded = html.split("<details>")
+    words = Tree(html).words()
+    shown = " ".join(re.sub("<style>.*</style>|<[^>]+>", " ", front).split())
+    assert "✓ supported" in shown and "AdamW − (Adam + L2), depth 8: +2.00 pp [+1.60, +2.40]" in shown
+    assert "It depends on the depth &lt;and&gt; the labels." in shown and CLAIM.criterion not in shown
+    for part in (CLAIM.source, CLAIM.criterion, "From the record.", "Would matter: 0.50 pp or more",
+                 "other evaluation seeds [+1.9", "other tuning seeds [+1.70, +2.30]", "Over all 4 regimes: +0.25 pp",
+                 "depth 2 −2.00 pp", "+1.00 pp [+0.60, +1.40] (tuning gave Adam + L2 no decay)"):  # fmt: skip
+        assert part in words, part
+    assert folded.count("depth &lt;1&gt;") == 1 and html.count('class="verdict ') == 1  # the map bears no badge
+    assert "<b>" not in html
+
+
+def test_a_map_that_is_not_divided_says_nothing_of_what_divides_it():
+    words = Tree(claim_card(PRIMARY, {"depth 8": MAP["depth 8"], "depth <1>": MAP["depth <1>"]})._repr_html_()).words()
+    assert "It depends on" not in words and "Over all" not in words
+    alone = claim_card(PRIMARY, {"depth 8": MAP["depth 8"]})
+    assert "The map" not in Tree(alone._repr_html_()).words() and "| Regime |" not in alone._repr_markdown_()
+
+
+def test_a_folded_card_has_the_same_content_in_markdown():
+    text = claim_card(PRIMARY, MAP)._repr_markdown_()
+    for part in ("✓ supported", "+2.00 pp [+1.60, +2.40]", "| depth <1> | 0.00 pp", "tuning gave Adam + L2 no decay |"):
+        assert part in text, part
+
+
+def test_a_formula_is_a_badge_of_its_own():
+    claim = dataclasses.replace(PRIMARY, arithmetic=True)
+    assert "= arithmetic" in Tree(claim_card(claim, MAP)._repr_html_()).words()
+
+
+def test_the_table_of_verdicts_shows_the_effect_that_decides():
+    made = record("supported", MAP)
+    made = SimpleNamespace(**vars(made) | {"claim": PRIMARY})
+    words = Tree(verdict_table([made])._repr_html_()).words()
+    assert "✓ supported +2.00 pp [+1.60, +2.40]" in words and "regimes" not in words.split("supported")[1]

@@ -140,6 +140,21 @@ def test_schedules_are_per_replica(schedule):
             torch.testing.assert_close(stack[i], expected[parameter].detach(), **NEAR)
 
 
+def test_runs_that_name_no_schedule_follow_that_of_the_training():
+    options = {"steps": 20, "batch_size": 16, "keep_parameters": True}
+    mine, named = (
+        train(task(), RUNS, schedule="cosine", **options),
+        train(task(), RUNS.assign(schedule="cosine"), **options),
+    )
+    for name, value in mine.parameters.items():
+        assert torch.equal(value, named.parameters[name])
+    assert "schedule" not in mine.table and set(named.table["schedule"]) == {"cosine"}
+    own = train(task(), RUNS.assign(schedule="cosine"), schedule="WSD", **options)  # a run's own goes first
+    assert all(torch.equal(value, own.parameters[name]) for name, value in mine.parameters.items())
+    with pytest.raises(ValueError, match="schedule: 'linear' is unknown"):
+        train(task(), RUNS, schedule="linear", **options)
+
+
 def test_schedule_shapes():
     for name in SCHEDULES:
         factors = learning_rate_factors(name, 100)

@@ -13,7 +13,7 @@ import pytest
 
 from adamw_book import __main__ as command_line
 from adamw_book import ledger, scenarios
-from adamw_book.evidence import Claim, paired, select
+from adamw_book.evidence import Claim, Effect, paired, select
 from adamw_book.ledger import Study
 from adamw_book.ledger.checks import _drifted, _unlike
 from adamw_book.models import MLP
@@ -725,6 +725,104 @@ def test_a_verdict_that_hangs_on_the_seeds_is_told(root):
 def test_a_headline_that_does_not_match_the_record_is_refused(root, found, says):
     with pytest.raises(ValueError, match=says):
         ledger.stability(changed(headline=lambda *arguments: found), (1,), root)
+
+
+# ---- claims that one comparison decides
+
+PRIMARY = dataclasses.replace(CLAIM, primary="depth 8", dividing="depth")
+
+
+def retuned(mean=0.02):
+    def again(tuning, evaluation):
+        assert len(set(tuning)) == 6 and len(set(evaluation)) == 12 and not set(tuning) & set(evaluation)
+        series = pd.Series(mean + 0.001 * np.linspace(-1, 1, 12), index=evaluation)
+        return {"toy.lift": {"depth 8": Effect.of(series, "AdamW", "Adam + L2", "test accuracy")}}
+
+    return again
+
+
+@pytest.fixture
+def decided(tmp_path):
+    study = dataclasses.replace(STUDY, claims=(PRIMARY,), headline=None, retuned=retuned())
+    ledger.write(study, study.run(), tmp_path)
+    return study, tmp_path
+
+
+def test_the_record_of_a_claim_with_a_primary_bears_its_verdict(decided):
+    study, root = decided
+    record = ledger.read("toy.lift", root)
+    assert record.claim == PRIMARY and record.verdict == "supported"
+    assert record.verdicts == {"depth 1": "no effect that matters", "depth 8": "supported"}
+    assert ledger.check(study, root) == []
+    other = dataclasses.replace(study, claims=(dataclasses.replace(PRIMARY, primary="depth 1"),))
+    assert any("primary" in line for line in ledger.check(other, root))
+
+
+def test_both_parts_of_an_interval_and_what_has_no_decay_are_kept(tmp_path):
+    one = effects(run())["toy.lift"]["depth 8"]
+    tuned = dataclasses.replace(one, by_seeds=(0.01, 0.03), by_tuning=(0.015, 0.025), undecayed=("Adam + L2",))
+    study = changed(effects=lambda tables: {"toy.lift": {"depth 8": tuned}})
+    ledger.write(study, study.run(), tmp_path)
+    found = ledger.read("toy.lift", tmp_path).effects["depth 8"]
+    assert (found.by_seeds, found.by_tuning, found.undecayed) == ((0.01, 0.03), (0.015, 0.025), ("Adam + L2",))
+    edit(tmp_path / "toy.lift.json", lambda record: record["claim"].update(arithmetic=1))
+    with pytest.raises(ValueError, match="arithmetic"):
+        ledger.read("toy.lift", tmp_path)
+
+
+def test_stability_tunes_again_where_the_study_can(decided):
+    study, root = decided
+    assert ledger.kept(ledger.stability(study, (1, 2), root)) == {"toy.lift": True}
+    small = dataclasses.replace(study, retuned=retuned(0.0048))  # undecided: too small a design is no other verdict
+    table = ledger.stability(small, (1,), root)
+    assert table["overall"].tolist() == ["supported", "undecided"] and ledger.kept(table) == {"toy.lift": True}
+    other = ledger.stability(dataclasses.replace(study, retuned=retuned(0.0)), (1,), root)
+    assert ledger.kept(other) == {"toy.lift": False}
+
+
+# ---- a run that is stopped
+
+PART = pd.DataFrame({"seed": [0, 1], "value": [0.123456789, 2.0], "arm": ["AdamW", "Adam"]})
+
+
+def parts_of(study, root):
+    """A function that runs a part, and the list of those that had to be found."""
+    ran = []
+
+    def part(name, table=PART):
+        return ledger.Unfinished(study, root).part(name, lambda: (ran.append(name), table)[1])
+
+    return part, ran
+
+
+def test_a_finished_part_is_taken_over_as_a_record_would_keep_it(tmp_path):
+    part, ran = parts_of(STUDY, tmp_path)
+    first, again = part("tuning of a"), part("tuning of a")
+    assert ran == ["tuning of a"] and first["value"].tolist() == [0.123457, 2.0]
+    pd.testing.assert_frame_equal(first, again)
+    part("tuning of b")
+    assert ran == ["tuning of a", "tuning of b"]
+    ledger.Unfinished(STUDY, tmp_path).forget()
+    assert not list(tmp_path.rglob("*.csv"))
+    ledger.Unfinished(STUDY, tmp_path).forget()  # nothing left to remove
+
+
+def test_a_part_of_other_settings_other_code_or_edited_is_found_again(tmp_path, monkeypatch):
+    part, ran = parts_of(STUDY, tmp_path)
+    part("a")
+    other, found = parts_of(changed(settings=SETTINGS | {"seeds": [0, 13]}), tmp_path)
+    other("a")
+    assert found == ["a"]
+    part("a")
+    assert ran == ["a"] * 2
+    (csv,) = tmp_path.rglob("*.csv")
+    csv.write_bytes(csv.read_bytes().replace(b"AdamW", b"Adaml"))
+    assert part("a")["arm"].tolist() == ["AdamW", "Adam"] and ran == ["a"] * 3
+    monkeypatch.setattr("adamw_book.ledger.unfinished._sources", lambda: "other")
+    part("a")
+    assert ran == ["a"] * 4
+    assert (tmp_path / ".unfinished" / "toy").exists()
+    assert ledger.read_all(tmp_path) == []  # no record
 
 
 # ---- the command line

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from adamw_book.models import CNN, MLP, RNN, QuadraticMLP
+from adamw_book.models import CNN, MLP, RNN, QuadraticMLP, matrices
 
 SHAPES = {
     "MLP": (MLP, 64),
@@ -247,3 +247,9 @@ def test_the_convolutions_start_from_he_too():
     for layer, gain in ((model.conv1, 2), (model.conv2, 2), (model.head, 1)):
         fan_in = layer.weight[0].numel()
         assert layer.weight.var().item() * fan_in == pytest.approx(gain, rel=0.1)
+
+
+def test_decay_acts_on_matrices_and_filters_alone():
+    for model in (MLP(depth=2, norm=True), CNN(norm=True), RNN(norm=True), QuadraticMLP(4, 3, 2)):
+        for name, parameter in model.named_parameters():
+            assert matrices(name) == (parameter.ndim > 1), name

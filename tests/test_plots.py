@@ -1,5 +1,6 @@
 """The pictures: colours that stay apart, figures that show what the table holds, errors that say what is missing."""
 
+import dataclasses
 import itertools
 
 import matplotlib as mpl
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from adamw_book.evidence import Effect, grid
+from adamw_book.evidence import Effect, grid, pooled
 from adamw_book.plots import ARM_STYLE, dose_response, heat_map_pair, label_of, paired_strip, style, trajectories
 
 
@@ -392,6 +393,30 @@ def test_paired_strip_shows_seeds_mean_interval_and_the_band_that_does_not_matte
     assert "difference in test accuracy (percentage points)" in ax.get_xlabel()
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["deep", "shallow"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first regime is at the top
+
+
+def test_the_strip_of_tuned_arms_shows_both_parts_what_has_no_decay_and_all_together():
+    one = effect(0.02)
+    tuned = dataclasses.replace(one, low=one.mean - 0.03, high=one.mean + 0.03, by_seeds=(one.low, one.high))
+    rows = {"deep": tuned, "wide": dataclasses.replace(tuned, undecayed=("Adam + L2",)), "flat": effect(0.0)}
+    ax = paired_strip(rows, 0.005, together=True)
+    bars = {
+        (round(line.get_ydata()[0]), line.get_linewidth()): line.get_xdata()
+        for line in ax.get_lines()
+        if line.get_color() == "black" and len(line.get_xdata()) == 2 and np.ptp(line.get_ydata()) == 0
+    }
+    assert bars[0, 2.2] == pytest.approx([100 * one.low, 100 * one.high])
+    assert bars[0, 0.9] == pytest.approx([100 * tuned.low, 100 * tuned.high]) and (2, 0.9) not in bars
+    marks = [
+        line.get_marker() for line in ax.get_lines() if line.get_color() == "black" and line.get_marker() != "None"
+    ]
+    assert marks == ["|", "o", "|"]
+    common = pooled(rows)
+    (diamond,) = ax.patches[-1:]
+    assert sorted({round(x, 6) for x, _ in diamond.get_xy()}) == pytest.approx(
+        [100 * common.low, 100 * common.mean, 100 * common.high], abs=1e-5
+    )
+    assert [label.get_text() for label in ax.get_yticklabels()][-1] == "all together"
 
 
 def test_paired_strip_in_the_metrics_own_unit():

@@ -1,5 +1,7 @@
 """Designs by one law, the choice and its rivals, and intervals that cover both tuning and evaluation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,11 +9,16 @@ import pytest
 from adamw_book.arms import ADAM, ADAM_L2, ADAMW, INDEPENDENT, THREE
 from adamw_book.evidence import (
     CONFIGURATION,
+    MIN_SEEDS,
+    Claim,
     Effect,
     Side,
     choose,
+    decide,
+    divided,
     edge_of,
     holm,
+    judgements,
     picks,
     pooled,
     resampled_counts,
@@ -19,6 +26,7 @@ from adamw_book.evidence import (
     search,
     smoothed,
     surviving,
+    verdict,
 )
 
 RANGES = {"lr": (1e-3, 1e-1), "weight_decay": (0.1, 100.0), "l2": (1e-4, 1e-1), "count": 30}
@@ -387,3 +395,52 @@ def test_holm_corrects_step_by_step():
     assert list(found) == ["a", "b", "c", "d"]
     assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
     assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+
+
+# ---- outcomes
+
+PRIMARY = Claim(
+    "toy.lift", None, "More.", "More.", "Half a point.", "test accuracy", 0.005, primary="a", dividing="depth"
+)
+
+
+@pytest.mark.parametrize(
+    ("mean", "reach", "outcome"),
+    [
+        (0.02, 0.01, "supported"),
+        (0.006, 0.0055, "supported"),
+        (0.0049, 0.001, "undecided"),  # above 0, and may matter or not
+        (0.002, 0.001, "no effect that matters"),
+        (0.0, 0.0, "no effect that matters"),
+        (-0.002, 0.0029, "no effect that matters"),
+        (-0.002, 0.004, "undecided"),
+        (0.006, 0.007, "undecided"),
+        (-0.006, 0.0055, "opposite"),
+        (-0.02, 0.01, "opposite"),
+    ],
+)
+def test_the_outcome_is_symmetric_in_sign(mean, reach, outcome):
+    effect = replace(measured(mean, 1.0), low=mean - reach, high=mean + reach)
+    assert decide(effect, PRIMARY) == outcome
+    mirrored = {"supported": "opposite", "opposite": "supported"}.get(outcome, outcome)
+    assert decide(replace(effect, mean=-mean, low=-effect.high, high=-effect.low), PRIMARY) == mirrored
+    assert decide(effect, replace(PRIMARY, arithmetic=True)) == "arithmetic"
+    assert decide(replace(effect, n=MIN_SEEDS - 1), PRIMARY) == "undecided"
+
+
+def test_an_arm_without_decay_cannot_be_supported_and_may_be_anything_else():
+    undecayed = {"undecayed": ("Adam + L2",)}
+    for mean, outcome in ((0.02, "undecided"), (-0.02, "opposite"), (0.0, "undecided")):
+        assert decide(replace(measured(mean, 0.004), **undecayed), PRIMARY) == outcome
+    assert decide(replace(measured(0.0, 0.001), **undecayed), PRIMARY) == "no effect that matters"
+
+
+def test_the_primary_regime_alone_decides():
+    effects = {"a": measured(0.001, 0.001), "b": measured(0.02, 0.001), "c": measured(-0.02, 0.001)}
+    assert verdict(PRIMARY, effects) == "no effect that matters"
+    assert list(judgements(PRIMARY, effects).values()) == ["no effect that matters", "supported", "opposite"]
+    assert divided(PRIMARY, effects) and not divided(PRIMARY, {"a": effects["a"], "b": effects["b"]})
+    weak = {f"{i}": measured(0.0, 0.001) for i in range(20)} | {"b": effects["b"], "c": measured(-0.006, 0.0025)}
+    assert decide(weak["c"], PRIMARY) == "opposite" and not divided(PRIMARY, weak)  # one of 22 by chance
+    with pytest.raises(ValueError, match="effects lack the primary regime 'a' of claim toy.lift; they have 'b'"):
+        verdict(PRIMARY, {"b": effects["b"]})
