@@ -35,7 +35,7 @@ help:
 	@echo 'make lint        ruff'
 	@echo 'make bench       the benchmarks'
 	@echo 'make evidence    run the full protocols and write ledger/  (CHAPTER=overfitting for one of them, WORKERS=4 processes)'
-	@echo 'make stability   the headline comparisons under three other master seeds: which verdicts stay (CHAPTER=...)'
+	@echo 'make stability   the comparisons that decide, tuned again under three other master seeds: which verdicts stay (CHAPTER=...)'
 	@echo 'make lock        write requirements.lock, with which the published book is built, from requirements.txt'
 	@echo 'make clean       remove what was built (the environment, .venv, stays)'
 

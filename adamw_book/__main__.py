@@ -1,5 +1,5 @@
 """`python -m adamw_book evidence [--chapter NAME]` runs the full protocols and writes their records; `… check` compares
-the records with the code as it is now, and fails where they differ; `… stability` runs the headline comparisons under
+the records with the code as it is now, and fails where they differ; `… stability` makes the primary comparisons under
 other seeds and shows which verdicts stay."""
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, text in (
         ("evidence", "run the full protocols and write their records"),
         ("check", "compare the records with the code"),
-        ("stability", "run the headline comparisons under three master seeds"),
+        ("stability", "make the primary comparisons under three master seeds"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--chapter", choices=STUDIES, help="one chapter (default: all)")

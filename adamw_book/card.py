@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from .display import Shown
-from .evidence import VERDICTS, Claim, Effect, divided, judge, pooled, scale_of, show, verdict
+from .evidence import VERDICTS, Claim, Effect, divided, holm, judge, pooled, scale_of, show, verdict
 from .ledger import Record
 
 SYMBOLS = {
@@ -208,18 +208,26 @@ def _exact_zeros(effects: Mapping[str, Effect]) -> str:
 
 
 def verdict_table(records: Iterable[Record]) -> Shown:
-    """All verdicts at a glance, one row a record: chapter, claim, verdict, and the range of its effects over the
-    regimes."""
+    """All verdicts at a glance, one row a record: chapter, claim, verdict, and the effect that decides, with its
+    probability under no effect once the number of these claims is counted (`holm`); of a claim that no one comparison
+    decides, the range of its effects."""
     records = list(records)
     if not records:
         raise ValueError("records is empty; expected at least one record of the ledger")
-    rows = [(_title(record.chapter), record.claim.statement, record.verdict, _span(record)) for record in records]
+    deciding = {r.claim.id: r.effects[r.claim.primary] for r in records if r.claim.primary and not r.claim.arithmetic}
+    chance = {claim: _probability(p) for claim, p in holm({c: effect.p for c, effect in deciding.items()}).items()}
+    rows = [
+        (_title(r.chapter), r.claim.statement, r.verdict, (*_span(r), *filter(None, [chance.get(r.claim.id)])))
+        for r in records
+    ]
     cells = "".join(
         f'<tr><th scope="row"><span class="chapter">{escape(chapter)}</span> {escape(statement)}</th>'
         f"<td>{badge(word)} {_parts_html(*span)}</td></tr>"
         for chapter, statement, word, span in rows
     )
-    caption = "The verdicts, and the mean effect (its range, where a claim is tested in several regimes)"
+    caption = "The verdicts, and the mean effect (its range, where no one comparison decides)"
+    if chance:
+        caption += "; p: the probability of such an effect by chance, after Holm's correction for all of these claims"
     html = (
         f'<style>{_STYLE}</style><table class="verdict-table"><caption>{caption}</caption><thead><tr>'
         '<th scope="col">Claim, by chapter</th><th scope="col">Verdict and effect</th></tr></thead>'
@@ -228,6 +236,10 @@ def verdict_table(records: Iterable[Record]) -> Shown:
     lines = ["| Chapter | Claim | Verdict | Effect |", "|---|---|---|---|"]
     lines += [_row(chapter, text, f"{SYMBOLS[word]} {word}", " ".join(span)) for chapter, text, word, span in rows]
     return Shown(html, "\n".join(lines))
+
+
+def _probability(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2f}" if p >= 0.095 else f"p = {p:.1g}"
 
 
 def _parts_html(*parts: str) -> str:

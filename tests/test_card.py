@@ -179,7 +179,8 @@ PRIMARY = dataclasses.replace(CLAIM, primary="depth 8", dividing="the depth <and
 def tuned(mean, **changes):
     found = effect(mean)
     parts = {"by_seeds": (found.low, found.high), "by_tuning": (mean - 0.003, mean + 0.003)}
-    return dataclasses.replace(found, low=mean - 0.004, high=mean + 0.004, **parts | changes)
+    bounds = {"low": mean - 0.004, "high": mean + 0.004}
+    return dataclasses.replace(found, **bounds | parts | changes)
 
 
 MAP = {
@@ -227,4 +228,19 @@ def test_the_table_of_verdicts_shows_the_effect_that_decides():
     made = record("supported", MAP)
     made = SimpleNamespace(**vars(made) | {"claim": PRIMARY})
     words = Tree(verdict_table([made])._repr_html_()).words()
-    assert "✓ supported +2.00 pp [+1.60, +2.40]" in words and "regimes" not in words.split("supported")[1]
+    assert "✓ supported +2.00 pp [+1.60, +2.40] p < 0.001" in words and "regimes" not in words.split("supported")[1]
+
+
+def test_the_table_of_verdicts_counts_its_claims():
+    claims = [dataclasses.replace(PRIMARY, id=f"toy.{name}", primary="a") for name in "bcd"]
+    claims.append(dataclasses.replace(claims[0], id="toy.formula", arithmetic=True))
+    records = [
+        SimpleNamespace(
+            chapter="a/b", claim=claim, verdict="undecided", verdicts={},
+            effects={"a": tuned(mean, low=mean - 0.0102, high=mean + 0.0102)},
+        )
+        for claim, mean in zip(claims, (0.02, 0.012, 0.0, 0.03), strict=True)
+    ]  # fmt: skip
+    rows = verdict_table(records)._repr_markdown_().splitlines()[2:]
+    assert ["p " + row.split(" p ")[-1].strip(" |") for row in rows[:3]] == ["p < 0.001", "p = 0.04", "p = 1.00"]
+    assert rows[3].endswith("] |")  # a formula is no chance
