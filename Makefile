@@ -23,7 +23,7 @@ STAMP = $(VENV)/.installed
 $(shell test ! -e $(STAMP) || $(BIN) -c pass >/dev/null 2>&1 || rm -f $(STAMP))
 
 .NOTPARALLEL:
-.PHONY: help book test test-elsewhere engines pages serve lint bench evidence stability lock clean
+.PHONY: help book test test-elsewhere engines pages serve lint bench evidence stability again lock clean
 
 help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
@@ -36,6 +36,7 @@ help:
 	@echo 'make bench       the benchmarks'
 	@echo 'make evidence    run the full protocols and write ledger/  (CHAPTER=overfitting for one of them, WORKERS=4 processes)'
 	@echo 'make stability   the comparisons that decide, tuned again under three other master seeds: which verdicts stay (CHAPTER=...)'
+	@echo 'make again       the comparisons that decide, with the seeds of the records: does this machine say the same? (CHAPTER=...)'
 	@echo 'make lock        write requirements.lock, with which the published book is built, from requirements.txt'
 	@echo 'make clean       remove what was built (the environment, .venv, stays)'
 
@@ -91,8 +92,8 @@ bench: $(STAMP)
 evidence: $(STAMP)
 	$(BIN) -m adamw_book evidence $(PROTOCOL)
 
-stability: $(STAMP)
-	$(BIN) -m adamw_book stability $(PROTOCOL)
+stability again: $(STAMP)
+	$(BIN) -m adamw_book $@ $(PROTOCOL)
 
 lock: $(STAMP)
 	$(BIN) tools/lock.py

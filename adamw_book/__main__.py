@@ -1,12 +1,15 @@
 """`python -m adamw_book evidence [--chapter NAME]` runs the full protocols and writes their records; `… check` compares
 the records with the code as it is now, and fails where they differ; `… stability` makes the primary comparisons under
-other seeds and shows which verdicts stay."""
+other seeds, `… again` under the record's own, and shows which verdicts stay."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
+
+import pandas as pd
 
 from . import ledger
 from .jobs import parallel
@@ -20,7 +23,7 @@ def evidence(chapter: str) -> None:
     print(f"{found.chapter}: running the full protocol", flush=True)
     start, busy = time.perf_counter(), time.process_time()
     unfinished = ledger.Unfinished(found)
-    tables = found.run() if found.retuned is None else found.run(unfinished.part)
+    tables = found.run(unfinished.part)
     seconds = time.perf_counter() - start
     paths = ledger.write(found, tables, seconds=seconds)
     unfinished.forget()
@@ -30,7 +33,7 @@ def evidence(chapter: str) -> None:
         print(f"  {claim.id}: {record.verdict} (smallest effect that would matter: {claim.smallest_effect:g})")
         width = max(map(len, record.effects))
         for regime, effect in record.effects.items():
-            remarks = f" ({'; '.join(effect.remarks())})" if claim.primary and effect.remarks() else ""
+            remarks = f" ({'; '.join(effect.remarks())})" if effect.remarks() else ""
             print(f"    {regime:{width}}  {effect.contrast}: {effect.text()}  {record.verdicts[regime]}{remarks}")
 
 
@@ -42,19 +45,15 @@ def check(chapter: str) -> list[str]:
     return problems
 
 
-def stability(chapter: str) -> dict[str, bool]:
-    """Make one chapter's primary comparisons again under three master seeds, print them beside the record, and return
-    for each claim whether its verdict stayed."""
-    table = ledger.stability(study(chapter))
+def primary(chapter: str, compare: Callable[[ledger.Study], pd.DataFrame]) -> dict[str, bool]:
+    """Make one chapter's primary comparisons again, print them beside the record, and return for each claim whether its
+    verdict stayed."""
+    table = compare(study(chapter))
     same = ledger.kept(table)
     for claim_id, rows in table.groupby("claim", sort=False):
-        overall = rows.drop_duplicates("master").set_index("master")["overall"]
-        outcome = "same verdict" if same[claim_id] else "VERDICT CHANGED"
-        print(f"\n{claim_id}: {outcome} ({', '.join(f'{m}: {v}' for m, v in overall.items())})")
-        width = max(map(len, rows["regime"]))
-        for regime, block in rows.groupby("regime", sort=False):
-            for i, row in enumerate(block.itertuples()):
-                print(f"  {regime if i == 0 else '':{width}}  {row.master:>8}  {row.effect:48} {row.verdict}")
+        print(f"\n{claim_id}: {'same verdict' if same[claim_id] else 'VERDICT CHANGED'} ({rows['regime'].iloc[0]})")
+        for row in rows.itertuples():
+            print(f"  {row.master:>8}  {row.effect:48} {row.verdict}")
     sys.stdout.flush()
     return same
 
@@ -69,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("evidence", "run the full protocols and write their records"),
         ("check", "compare the records with the code"),
         ("stability", "make the primary comparisons under three master seeds"),
+        ("again", "make the primary comparisons under the record's own seeds, on this machine"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--chapter", choices=STUDIES, help="one chapter (default: all)")
@@ -86,13 +86,14 @@ def run(command: str, chapters: list[str]) -> int:
         for chapter in chapters:
             evidence(chapter)
         return 0
-    if command == "stability":
-        same = {claim: stays for chapter in chapters for claim, stays in stability(chapter).items()}
-        changed = [claim for claim, stays in same.items() if not stays]
-        print(f"\n{len(same) - len(changed)} of {len(same)} claims keep their verdict under every master seed.")
-        print(*(f"changed: {claim}" for claim in changed), sep="\n")
-        return int(bool(changed))
-    return int(any([check(chapter) for chapter in chapters]))
+    if command == "check":
+        return int(any([check(chapter) for chapter in chapters]))
+    compare = {"stability": ledger.stability, "again": ledger.again}[command]
+    same = {claim: stays for chapter in chapters for claim, stays in primary(chapter, compare).items()}
+    changed = [claim for claim, stays in same.items() if not stays]
+    print(f"\n{len(same) - len(changed)} of {len(same)} claims keep their verdict.")
+    print(*(f"changed: {claim}" for claim in changed), sep="\n")
+    return int(bool(changed))
 
 
 if __name__ == "__main__":

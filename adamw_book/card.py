@@ -6,12 +6,11 @@ style is wrapped in :where(), which has no specificity: any rule of a page's sty
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 
 from .display import Shown
-from .evidence import VERDICTS, Claim, Effect, divided, holm, judge, pooled, scale_of, show, verdict
+from .evidence import Claim, Effect, divided, holm, pooled, scale_of, show, verdict
 from .ledger import Record
 
 SYMBOLS = {
@@ -20,9 +19,6 @@ SYMBOLS = {
     "opposite": "✗",
     "undecided": "?",
     "arithmetic": "=",
-    "conditional": "◐",
-    "refuted": "✗",
-    "inconclusive": "?",
 }
 
 _STYLE = """
@@ -44,9 +40,6 @@ _STYLE = """
 :where(.verdict) {display: inline-block; padding: 0 .55em; border-radius: 1em; font-weight: 600; white-space: nowrap;
   color: #fff; background: #59636e}
 :where(.verdict-supported) {background: #1a7f37}
-:where(.verdict-conditional) {background: #8a5a00}
-:where(.verdict-refuted) {background: #b3261e}
-:where(.verdict-inconclusive) {background: #59636e}
 :where(.verdict-no-effect-that-matters) {background: #59636e}
 :where(.verdict-opposite) {background: #b3261e}
 :where(.verdict-undecided) {background: #7a5200}
@@ -69,62 +62,11 @@ def _class(verdict: str) -> str:
 
 
 def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> Shown:
-    """The card of a claim, its verdict computed from `effects` ({regime: Effect}); `note` is a closing line, for
-    instance what a reader of the table should know. All texts are escaped.
+    """The card of a claim: its verdict, computed from `effects` ({regime: Effect}), and its primary regime's effect.
 
-    Of a claim with a primary regime the card shows the verdict and that regime's effect, and folds away the rest: what
-    was tested, both parts of the interval, and the map of all regimes, which bear no badge.
+    Folded away are what was tested, both parts of the interval, and the map of all other regimes, which bear no badge;
+    `note` is a closing line, for instance what a reader of the map should know. All texts are escaped.
     """
-    if claim.primary is not None:
-        return _folded_card(claim, effects, note)
-    overall = verdict(claim, effects)
-    rows = [(regime, effect, judge(effect, claim.smallest_effect)) for regime, effect in effects.items()]
-    contrasts = {effect.contrast for effect in effects.values()}
-    # one contrast is named once, above the table; of several each row names its own, unless its regime does
-    own = {
-        regime: f"{e.contrast}: " if len(contrasts) > 1 and f"against {e.control}" not in regime else ""
-        for regime, e in effects.items()
-    }
-    pair = f"{contrasts.pop()}, " if len(contrasts) == 1 else ""
-    level = f"{100 * next(iter(effects.values())).confidence:g}%"
-    points = scale_of(claim.metric) == "pp"
-    matters = show(100 * claim.smallest_effect, 2, "pp", sign=False) if points else f"{claim.smallest_effect:g}"
-    caption = f"{pair}{claim.metric}: mean difference and {level} interval. Would matter: {matters} or more."
-    caption += " Refuted: the whole interval lies below that." if any(word == "refuted" for *_, word in rows) else ""
-    about = [
-        ("The source claims", claim.source),
-        ("Tested here", claim.statement),
-        ("Counts as support", claim.criterion),
-    ]
-    tag = f" (source tag {claim.tag})" if claim.tag else ""
-    counted = _counted([judgement for *_, judgement in rows], overall)
-    closing = " ".join(filter(None, (counted, _exact_zeros(effects), note)))
-
-    body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
-    cells = "".join(
-        f'<tr><th scope="row">{escape(own[regime] + regime)}</th>'
-        f"<td>{badge(judgement)} {_parts_html(*effect.parts(), f'n = {effect.n}')}</td></tr>"
-        for regime, effect, judgement in rows
-    )
-    head = '<tr><th scope="col">Regime</th><th scope="col">Judgement and effect</th></tr>'
-    foot = f'<p class="claim-note">{escape(closing)}</p>' if closing else ""
-    label = escape(f"Claim {claim.id}: {overall}", quote=True)
-    html = (
-        f'<style>{_STYLE}</style><div class="claim-card claim-card-{overall}" role="region" aria-label="{label}">'
-        f'<p class="claim-head"><span class="claim-key">Claim{escape(tag)}</span>{badge(overall)}</p>{body}'
-        f"<table><caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>{foot}</div>"
-    )
-    lines = [f"**Claim{tag}: {SYMBOLS[overall]} {overall}**", ""]
-    lines += [line for key, text in about for line in (f"**{key}:** {text}", "")]
-    lines += [caption, "", "| Regime | Judgement | Effect |", "|---|---|---|"]
-    lines += [
-        _row(own[regime] + regime, f"{SYMBOLS[judgement]} {judgement}", effect.text())
-        for regime, effect, judgement in rows
-    ]
-    return Shown(html, "\n".join(lines + (["", closing] if closing else [])))
-
-
-def _folded_card(claim: Claim, effects: Mapping[str, Effect], note: str) -> Shown:
     overall = verdict(claim, effects)
     primary = effects[claim.primary]
     points = scale_of(claim.metric) == "pp"
@@ -192,42 +134,28 @@ def _common(effects: Mapping[str, Effect], points: bool) -> str:
     return f"Over all {found.n} regimes: {mean} {interval}, with a spread between regimes of {spread.lstrip('+')}."
 
 
-def _counted(judgements: list[str], overall: str) -> str:
-    """How the overall verdict follows from those of several regimes."""
-    if len(judgements) == 1:
-        return ""
-    counts = ((judgements.count(word), word) for word in ("supported", "refuted", "inconclusive"))
-    found = ", ".join(f"{count} {word}" for count, word in counts if count)
-    follows = {"conditional": ": it holds in some and fails in others", "inconclusive": ": that does not decide it"}
-    return f"Of {len(judgements)} regimes {found}{follows.get(overall, '')}."
-
-
-def _exact_zeros(effects: Mapping[str, Effect]) -> str:
-    same = [regime for regime, effect in effects.items() if not effect.differences.any()]
-    return f"Exactly zero for every seed: {'; '.join(same)}." if same else ""
-
-
 def verdict_table(records: Iterable[Record]) -> Shown:
     """All verdicts at a glance, one row a record: chapter, claim, verdict, and the effect that decides, with its
-    probability under no effect once the number of these claims is counted (`holm`); of a claim that no one comparison
-    decides, the range of its effects."""
+    probability under no effect once the number of these claims is counted (`holm`)."""
     records = list(records)
     if not records:
         raise ValueError("records is empty; expected at least one record of the ledger")
-    deciding = {r.claim.id: r.effects[r.claim.primary] for r in records if r.claim.primary and not r.claim.arithmetic}
-    chance = {claim: _probability(p) for claim, p in holm({c: effect.p for c, effect in deciding.items()}).items()}
-    rows = [
-        (_title(r.chapter), r.claim.statement, r.verdict, (*_span(r), *filter(None, [chance.get(r.claim.id)])))
-        for r in records
-    ]
+    deciding = {r.claim.id: r.effects[r.claim.primary] for r in records}
+    chance = holm({r.claim.id: deciding[r.claim.id].p for r in records if not r.claim.arithmetic})
+    rows = []
+    for r in records:
+        parts = deciding[r.claim.id].parts()
+        parts += (_probability(chance[r.claim.id]),) if r.claim.id in chance else ()
+        rows.append((_title(r.chapter), r.claim.statement, r.verdict, parts))
     cells = "".join(
         f'<tr><th scope="row"><span class="chapter">{escape(chapter)}</span> {escape(statement)}</th>'
         f"<td>{badge(word)} {_parts_html(*span)}</td></tr>"
         for chapter, statement, word, span in rows
     )
-    caption = "The verdicts, and the mean effect (its range, where no one comparison decides)"
-    if chance:
-        caption += "; p: the probability of such an effect by chance, after Holm's correction for all of these claims"
+    caption = (
+        "The verdicts, and the effects that decide; p: the probability of such an effect by chance, after Holm's "
+        "correction for the number of these claims"
+    )
     html = (
         f'<style>{_STYLE}</style><table class="verdict-table"><caption>{caption}</caption><thead><tr>'
         '<th scope="col">Claim, by chapter</th><th scope="col">Verdict and effect</th></tr></thead>'
@@ -245,19 +173,6 @@ def _probability(p: float) -> str:
 def _parts_html(*parts: str) -> str:
     """Texts of which none is broken over two lines."""
     return " ".join(f'<span class="effect">{escape(part)}</span>' for part in parts)
-
-
-def _span(record: Record) -> tuple[str, ...]:
-    """The effect of a claim with one regime; of one with several the range, and how many had which verdict."""
-    effects = sorted(record.effects.values(), key=lambda effect: effect.mean)
-    low, high = effects[0].parts(), effects[-1].parts()
-    if len(effects) == 1:
-        return low
-    if record.claim.primary is not None:
-        return record.effects[record.claim.primary].parts()
-    counts = Counter(record.verdicts.values())
-    told = ", ".join(f"{counts[word]} {SYMBOLS[word]}" for word in VERDICTS if counts[word])
-    return low[0], f"to {high[0]}", f"({len(effects)} regimes: {told})"
 
 
 def _title(chapter: str) -> str:

@@ -237,9 +237,14 @@ class Protocol:
         table = self.evaluate(name, own[own["rule"] == rule], seeds)
         return paired(table, treatment.name, control.name, metric, higher_is_better=_higher(metric))
 
-    def retuned(self, tuning: Sequence[int], evaluation: Sequence[int]) -> dict[str, dict[str, Effect]]:
-        """The claims' primary comparisons once more from the start, tuning included, on other seeds."""
-        tables: dict[str, pd.DataFrame] = {one.name: one.function(evaluation) for one in self.measurements}
+    def retuned(
+        self, tuning: Sequence[int] | None = None, evaluation: Sequence[int] | None = None
+    ) -> dict[str, dict[str, Effect]]:
+        """The claims' primary comparisons once more from the start, tuning included, on other seeds or on the
+        protocol's own."""
+        tables: dict[str, pd.DataFrame] = {
+            one.name: one.function(one.seeds if evaluation is None else evaluation) for one in self.measurements
+        }
         primary = list(dict.fromkeys(claim.primary for claim in self.claims if claim.primary in self.conditions))
         if primary:
             tunings = [self.tune(name, tuning) for name in primary]

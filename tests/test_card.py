@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from adamw_book.card import SYMBOLS, badge, claim_card, verdict_table
-from adamw_book.evidence import OUTCOMES, VERDICTS, Claim, Effect, judge
+from adamw_book.evidence import OUTCOMES, Claim, Effect
 
 CLAIM = Claim(
     id="toy.lift",
@@ -20,6 +20,8 @@ CLAIM = Claim(
     criterion="The interval lies above 0.",
     metric="test accuracy",
     smallest_effect=0.005,
+    primary="depth 8",
+    dividing="the depth <and> the labels",
 )
 
 
@@ -28,7 +30,19 @@ def effect(mean, treatment="AdamW", control="Adam + L2"):
     return Effect.of(differences, treatment, control, "test accuracy")
 
 
-EFFECTS = {"depth 8": effect(0.02), "depth <1>": effect(0.0)}
+def tuned(mean, **changes):
+    found = effect(mean)
+    parts = {"by_seeds": (found.low, found.high), "by_tuning": (mean - 0.003, mean + 0.003)}
+    bounds = {"low": mean - 0.004, "high": mean + 0.004}
+    return dataclasses.replace(found, **bounds | parts | changes)
+
+
+EFFECTS = {
+    "depth <1>": tuned(0.0),
+    "depth 8": tuned(0.02),
+    "depth 2": tuned(-0.02),
+    "depth 4": tuned(0.01, undecayed=("Adam + L2",)),
+}
 
 
 class Tree(HTMLParser):
@@ -55,22 +69,19 @@ class Tree(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-def test_the_card_says_everything():
-    words = Tree(claim_card(CLAIM, EFFECTS, note="From the record.")._repr_html_()).words()
-    for part in (
-        CLAIM.source,
-        CLAIM.statement,
-        CLAIM.criterion,
-        "source tag 3096487",
-        "AdamW − (Adam + L2), test accuracy: mean difference and 95% interval. Would matter: 0.50 pp or more.",
-        "depth 8 ✓ supported +2.00 pp [",
-        "depth <1> ✗ refuted 0.00 pp [",
-        "] n = 12",
-        "Of 2 regimes 1 supported, 1 refuted: it holds in some and fails in others.",
-        "◐ conditional",
-        "From the record.",
-    ):
+def test_the_answer_stands_on_one_line_and_the_rest_is_folded_away():
+    html = claim_card(CLAIM, EFFECTS, note="From the record.")._repr_html_()
+    front, folded = html.split("<details>")
+    words = Tree(html).words()
+    shown = " ".join(re.sub("<style>.*</style>|<[^>]+>", " ", front).split())
+    assert "✓ supported" in shown and "AdamW − (Adam + L2), depth 8: +2.00 pp [+1.60, +2.40]" in shown
+    assert "It depends on the depth &lt;and&gt; the labels." in shown and CLAIM.criterion not in shown
+    for part in (CLAIM.source, CLAIM.criterion, "From the record.", "Would matter: 0.50 pp or more",
+                 "other evaluation seeds [+1.9", "other tuning seeds [+1.70, +2.30]", "Over all 4 regimes: +0.25 pp",
+                 "depth 2 −2.00 pp", "+1.00 pp [+0.60, +1.40] (tuning gave Adam + L2 no decay)"):  # fmt: skip
         assert part in words, part
+    assert folded.count("depth &lt;1&gt;") == 1 and html.count('class="verdict ') == 1  # the map bears no badge
+    assert "<b>" not in html
 
 
 def test_texts_are_escaped():
@@ -82,19 +93,18 @@ def test_texts_are_escaped():
 def test_the_card_is_a_named_region_with_headed_rows():
     tags = Tree(claim_card(CLAIM, EFFECTS)._repr_html_()).tags
     (region,) = [attrs for _, attrs in tags if attrs.get("role") == "region"]
-    assert region["aria-label"] == "Claim toy.lift: conditional"
-    assert region["class"] == "claim-card claim-card-conditional"
-    assert [attrs["scope"] for tag, attrs in tags if tag == "th"] == ["col"] * 2 + ["row"] * 2
+    assert region["aria-label"] == "Claim toy.lift: supported"
+    assert region["class"] == "claim-card claim-card-supported"
+    assert [attrs["scope"] for tag, attrs in tags if tag == "th"] == ["col"] * 2 + ["row"] * 3
     assert "caption" in [tag for tag, _ in tags]
 
 
-@pytest.mark.parametrize("verdict", sorted({*VERDICTS, *OUTCOMES}))
+@pytest.mark.parametrize("verdict", OUTCOMES)
 def test_a_badge_has_a_word_and_a_symbol_of_its_own(verdict):
     tree = Tree(badge(verdict))
     assert tree.words() == f"{SYMBOLS[verdict]} {verdict}"
     assert tree.tags[0][1]["class"] == f"verdict verdict-{verdict.replace(' ', '-')}"
-    for words in (VERDICTS, OUTCOMES):
-        assert len({SYMBOLS[word] for word in words}) == len(words)
+    assert len(set(SYMBOLS.values())) == len(OUTCOMES) == len(SYMBOLS)
 
 
 def luminance(color):
@@ -103,7 +113,7 @@ def luminance(color):
     return linear @ [0.2126, 0.7152, 0.0722]
 
 
-@pytest.mark.parametrize("verdict", sorted({*VERDICTS, *OUTCOMES}))
+@pytest.mark.parametrize("verdict", OUTCOMES)
 def test_white_words_are_legible_on_every_badge(verdict):
     html = claim_card(CLAIM, EFFECTS)._repr_html_()
     name = verdict.replace(" ", "-")
@@ -126,44 +136,26 @@ def test_nothing_is_fetched():
 
 
 def test_several_contrasts_are_named_in_their_rows():
-    effects = {"deep": effect(0.02), "deep, no decay": effect(0.03, control="Adam")}
+    effects = {"depth 8": effect(0.02), "no decay": effect(0.03, control="Adam")}
     words = Tree(claim_card(CLAIM, effects)._repr_html_()).words()
-    assert "AdamW − (Adam + L2): deep ✓ supported +2.00 pp" in words
-    assert "AdamW − Adam: deep, no decay ✓ supported +3.00 pp" in words
-    assert "test accuracy: mean difference" in words
-    told = {"deep, against Adam + L2": effect(0.02), "deep, against Adam": effect(0.03, control="Adam")}
-    assert "AdamW −" not in Tree(claim_card(CLAIM, told)._repr_html_()).words().split("Regime")[1]
+    assert "AdamW − (Adam + L2), depth 8: +2.00 pp" in words and "AdamW − Adam: no decay +3.00 pp" in words
 
 
 def test_a_card_says_where_nothing_differs():
     same = Effect.of(pd.Series([0.0] * 12), "AdamW", "Adam + L2", "test accuracy")
-    words = Tree(claim_card(CLAIM, {"deep": effect(0.02), "tuned away": same})._repr_html_()).words()
-    assert "Exactly zero for every seed: tuned away." in words
-    one = Tree(claim_card(CLAIM, {"deep": effect(0.02)})._repr_html_()).words()
-    assert "regimes" not in one and "zero for" not in one
+    words = Tree(claim_card(CLAIM, {"depth 8": effect(0.02), "tuned away": same})._repr_html_()).words()
+    assert "tuned away 0.00 pp [0.00, 0.00] (identical runs)" in words
 
 
-def test_markdown_has_the_same_content():
-    card = claim_card(CLAIM, EFFECTS, note="From the record.")
-    text = card._repr_markdown_()
-    assert str(card) == text
-    assert "**Claim (source tag 3096487): ◐ conditional**" in text and text.endswith("From the record.")
-    assert "| depth 8 | ✓ supported | +2.00 pp [" in text
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(rows) == 4 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
+def record(verdict="supported", effects=EFFECTS, chapter="generalization/overfitting", claim=CLAIM):
+    return SimpleNamespace(chapter=chapter, claim=claim, verdict=verdict, effects=effects)
 
 
-def record(verdict="conditional", effects=EFFECTS, chapter="generalization/overfitting"):
-    verdicts = {regime: judge(e, CLAIM.smallest_effect) for regime, e in effects.items()}
-    return SimpleNamespace(chapter=chapter, claim=CLAIM, verdict=verdict, effects=effects, verdicts=verdicts)
-
-
-def test_verdict_table():
-    one = record("supported", {"deep": effect(0.02)}, "foundations/decoupled_weight_decay")
-    table = verdict_table(iter([record(), one]))
+def test_the_table_of_verdicts_shows_the_effects_that_decide():
+    table = verdict_table(iter([record(), record("opposite", chapter="foundations/decoupled_weight_decay")]))
     words = Tree(table._repr_html_()).words()
     assert "generalization · overfitting" in words and "foundations · decoupled weight decay" in words
-    assert "◐ conditional 0.00 pp to +2.00 pp (2 regimes: 1 ✓, 1 ✗)" in words and "✓ supported +2.00 pp [" in words
+    assert "✓ supported +2.00 pp [+1.60, +2.40] p < 0.001" in words and "✗ opposite +2.00 pp [" in words
     assert "<b>nothing" not in table._repr_html_()
     rows = table._repr_markdown_().splitlines()
     assert len(rows) == 4 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
@@ -171,76 +163,36 @@ def test_verdict_table():
         verdict_table([])
 
 
-# ---- a claim that one comparison decides
-
-PRIMARY = dataclasses.replace(CLAIM, primary="depth 8", dividing="the depth <and> the labels")
-
-
-def tuned(mean, **changes):
-    found = effect(mean)
-    parts = {"by_seeds": (found.low, found.high), "by_tuning": (mean - 0.003, mean + 0.003)}
-    bounds = {"low": mean - 0.004, "high": mean + 0.004}
-    return dataclasses.replace(found, **bounds | parts | changes)
-
-
-MAP = {
-    "depth <1>": tuned(0.0),
-    "depth 8": tuned(0.02),
-    "depth 2": tuned(-0.02),
-    "depth 4": tuned(0.01, undecayed=("Adam + L2",)),
-}
-
-
-def test_the_answer_stands_on_one_line_and_the_rest_is_folded_away():
-    html = claim_card(PRIMARY, MAP, note="From the record.")._repr_html_()
-    front, folded = html.split("<details>")
-    words = Tree(html).words()
-    shown = " ".join(re.sub("<style>.*</style>|<[^>]+>", " ", front).split())
-    assert "✓ supported" in shown and "AdamW − (Adam + L2), depth 8: +2.00 pp [+1.60, +2.40]" in shown
-    assert "It depends on the depth &lt;and&gt; the labels." in shown and CLAIM.criterion not in shown
-    for part in (CLAIM.source, CLAIM.criterion, "From the record.", "Would matter: 0.50 pp or more",
-                 "other evaluation seeds [+1.9", "other tuning seeds [+1.70, +2.30]", "Over all 4 regimes: +0.25 pp",
-                 "depth 2 −2.00 pp", "+1.00 pp [+0.60, +1.40] (tuning gave Adam + L2 no decay)"):  # fmt: skip
-        assert part in words, part
-    assert folded.count("depth &lt;1&gt;") == 1 and html.count('class="verdict ') == 1  # the map bears no badge
-    assert "<b>" not in html
-
-
 def test_a_map_that_is_not_divided_says_nothing_of_what_divides_it():
-    words = Tree(claim_card(PRIMARY, {"depth 8": MAP["depth 8"], "depth <1>": MAP["depth <1>"]})._repr_html_()).words()
+    words = Tree(
+        claim_card(CLAIM, {"depth 8": EFFECTS["depth 8"], "depth <1>": EFFECTS["depth <1>"]})._repr_html_()
+    ).words()
     assert "It depends on" not in words and "Over all" not in words
-    alone = claim_card(PRIMARY, {"depth 8": MAP["depth 8"]})
+    alone = claim_card(CLAIM, {"depth 8": EFFECTS["depth 8"]})
     assert "The map" not in Tree(alone._repr_html_()).words() and "| Regime |" not in alone._repr_markdown_()
 
 
-def test_a_folded_card_has_the_same_content_in_markdown():
-    text = claim_card(PRIMARY, MAP)._repr_markdown_()
-    for part in ("✓ supported", "+2.00 pp [+1.60, +2.40]", "| depth <1> | 0.00 pp", "tuning gave Adam + L2 no decay |"):
+def test_markdown_has_the_same_content():
+    card = claim_card(CLAIM, EFFECTS, note="From the record.")
+    text = card._repr_markdown_()
+    assert str(card) == text and text.endswith("From the record.")
+    for part in ("**Claim (source tag 3096487): ✓ supported**", "+2.00 pp [+1.60, +2.40]", "| depth <1> | 0.00 pp",
+                 "tuning gave Adam + L2 no decay |"):  # fmt: skip
         assert part in text, part
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 5 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
 
 
 def test_a_formula_is_a_badge_of_its_own():
-    claim = dataclasses.replace(PRIMARY, arithmetic=True)
-    assert "= arithmetic" in Tree(claim_card(claim, MAP)._repr_html_()).words()
-
-
-def test_the_table_of_verdicts_shows_the_effect_that_decides():
-    made = record("supported", MAP)
-    made = SimpleNamespace(**vars(made) | {"claim": PRIMARY})
-    words = Tree(verdict_table([made])._repr_html_()).words()
-    assert "✓ supported +2.00 pp [+1.60, +2.40] p < 0.001" in words and "regimes" not in words.split("supported")[1]
+    claim = dataclasses.replace(CLAIM, arithmetic=True)
+    assert "= arithmetic" in Tree(claim_card(claim, EFFECTS)._repr_html_()).words()
 
 
 def test_the_table_of_verdicts_counts_its_claims():
-    claims = [dataclasses.replace(PRIMARY, id=f"toy.{name}", primary="a") for name in "bcd"]
+    claims = [dataclasses.replace(CLAIM, id=f"toy.{name}", primary="a") for name in "bcd"]
     claims.append(dataclasses.replace(claims[0], id="toy.formula", arithmetic=True))
-    records = [
-        SimpleNamespace(
-            chapter="a/b", claim=claim, verdict="undecided", verdicts={},
-            effects={"a": tuned(mean, low=mean - 0.0102, high=mean + 0.0102)},
-        )
-        for claim, mean in zip(claims, (0.02, 0.012, 0.0, 0.03), strict=True)
-    ]  # fmt: skip
+    effects = [tuned(mean, low=mean - 0.0102, high=mean + 0.0102) for mean in (0.02, 0.012, 0.0, 0.03)]
+    records = [record(effects={"a": found}, claim=claim) for found, claim in zip(effects, claims, strict=True)]
     rows = verdict_table(records)._repr_markdown_().splitlines()[2:]
     assert ["p " + row.split(" p ")[-1].strip(" |") for row in rows[:3]] == ["p < 0.001", "p = 0.04", "p = 1.00"]
     assert rows[3].endswith("] |")  # a formula is no chance

@@ -1,4 +1,4 @@
-"""Grids, selection, pairing, intervals and verdicts."""
+"""Grids, pairing, intervals and verdicts."""
 
 import itertools
 import warnings
@@ -10,19 +10,13 @@ import pytest
 from adamw_book.arms import ARMS
 from adamw_book.evidence import (
     Claim,
-    EdgeWarning,
     Effect,
-    combine,
+    choose,
     grid,
-    judge,
     paired,
     retrain,
-    select,
     show,
-    spread,
-    three_arms,
     verdict,
-    without_decay,
 )
 from adamw_book.evidence.tables import some
 
@@ -69,6 +63,7 @@ def claim(**changes):
         "criterion": "The interval lies above 0 and the mean reaches half a point.",
         "metric": "test accuracy",
         "smallest_effect": 0.005,
+        "primary": "deep",
     }
     return Claim(**fields | changes)
 
@@ -80,6 +75,7 @@ def claim(**changes):
         ({"id": "../effect.x"}, "id is"),
         ({"tag": "chapter 3"}, "tag of claim toy.effect"),
         ({"criterion": " "}, "criterion of claim toy.effect is empty"),
+        ({"primary": ""}, "primary of claim toy.effect is empty"),
         ({"smallest_effect": 0.0}, "smallest_effect of claim toy.effect is 0.0"),
         ({"smallest_effect": float("nan")}, "smallest_effect"),
     ],
@@ -140,20 +136,6 @@ def test_grid_is_the_product_of_values_and_seeds():
     assert (adamw.l2 == 0).all() and (coupled.weight_decay == 0).all() and set(coupled.l2) == set(ADAM_L2["l2"])
 
 
-def test_three_arms_have_grids_of_one_size_and_no_foreign_coefficient():
-    own = {"lr": [1e-3, 1e-2], "weight_decay": [0.0, 0.1, 1.0], "l2": [0.0, 1e-3, 1e-2], "steps": 400}
-    runs = grid(three_arms(own, spread(1e-4, 0.1, 6)), [0])
-    assert runs.groupby("arm").size().to_dict() == {"AdamW": 6, "Adam + L2": 6, "Adam": 6}
-    assert set(runs[runs["arm"] == "Adam + L2"]["l2"]) == {0.0, 1e-3, 1e-2}
-
-
-def test_spread_is_even_on_a_logarithmic_axis():
-    assert spread(0.001, 0.1, 5) == [0.001, 0.00316, 0.01, 0.0316, 0.1]
-    for low, high, count in ((0.0, 1.0, 3), (1.0, 0.1, 3), (0.1, 1.0, 1)):
-        with pytest.raises(ValueError, match="low, high, count: .* at least 2 values are needed"):
-            spread(low, high, count)
-
-
 def test_iterators_give_the_runs_that_lists_give():
     arms = {"AdamW": ADAMW, "Adam + L2": ADAM_L2}
     wanted = grid(arms, range(4))
@@ -161,9 +143,6 @@ def test_iterators_give_the_runs_that_lists_give():
     assert grid(lazy, iter(range(4))).equals(wanted) and len(wanted) == 72
     arrays = {arm: {name: np.array(values) for name, values in axes.items()} for arm, axes in arms.items()}
     assert grid(arrays, np.arange(4)).equals(wanted)
-    own = {"lr": [1e-3, 1e-2], "weight_decay": [0.1, 1.0], "l2": [1e-3, 1e-2]}
-    lazy, lr_adam = {name: iter(values) for name, values in own.items()}, spread(1e-4, 0.1, 4)
-    assert grid(three_arms(lazy, iter(lr_adam)), [0]).equals(grid(three_arms(own, lr_adam), [0]))
 
 
 def test_an_unknown_arm_is_refused():
@@ -211,106 +190,7 @@ def test_grid_refuses_seeds(seeds, says):
         grid({"AdamW": ADAMW}, seeds)
 
 
-# ---- selection
-
-
-def test_select_finds_the_interior_peak_of_each_arm():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        winners = select(tuned(peak()), "validation accuracy")
-    assert winners.arm.tolist() == ["AdamW", "Adam + L2"]
-    assert winners[["lr", "weight_decay", "l2"]].to_numpy().tolist() == [[1e-2, 1.0, 0.0], [1e-2, 0.0, 1e-2]]
-    assert winners.score.to_numpy() == pytest.approx([0.91, 0.91])
-    assert winners.n_seeds.tolist() == [3, 3] and winners.edge.tolist() == ["", ""]
-
-
-def test_select_chooses_the_best_mean_and_not_the_best_seed():
-    lucky = tuned(lambda row: 0.99 if (row.lr, row.weight_decay, row.seed) == (1e-1, 4.0, 0) else peak()(row))
-    assert select(lucky, "validation accuracy").lr.tolist() == [1e-2, 1e-2]
-    failing = tuned(lambda row: {1e-3: 0.5, 1e-2: 0.6, 1e-1: 0.9 * (row.seed > 0) - (row.seed == 0)}[row.lr])
-    with pytest.warns(EdgeWarning, match="weight_decay"):
-        assert select(failing, "validation accuracy").lr.tolist() == [1e-2, 1e-2]
-
-
-def test_select_names_edges():
-    table = tuned(peak(lr=1.0, decay=1e-5))
-    with pytest.warns(EdgeWarning, match="AdamW: lr at its largest value 0.1, weight_decay at its smallest value 0.1"):
-        winners = select(table, "validation accuracy")
-    assert winners.edge.tolist()[1] == "lr at its largest value 0.1, l2 at its smallest value 0.001"
-
-
-def test_no_edge_on_an_axis_of_one_value_or_at_zero_decay():
-    table = tuned(lambda row: -row.weight_decay, {"AdamW": {"lr": [1e-3], "weight_decay": [0.0, 0.1, 1.0]}})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        winners = select(table, "validation accuracy")
-    assert winners.weight_decay.tolist() == [0.0] and winners.edge.tolist() == [""]
-
-
-def test_select_for_each_condition_and_lower_is_better():
-    shallow, deep = tuned(peak(lr=1e-2)).assign(depth=1), tuned(peak(lr=1e-1)).assign(depth=4)
-    with pytest.warns(EdgeWarning, match=r"AdamW \(depth = 4\): lr at its largest value 0.1"):
-        winners = select(pd.concat([shallow, deep]), "validation accuracy", by="depth")
-    assert winners[["arm", "depth", "lr"]].to_numpy().tolist() == [
-        ["AdamW", 1, 1e-2],
-        ["AdamW", 4, 1e-1],
-        ["Adam + L2", 1, 1e-2],
-        ["Adam + L2", 4, 1e-1],
-    ]
-    loss = tuned(lambda row: -peak()(row))
-    assert select(loss, "validation accuracy", higher_is_better=False).lr.tolist() == [1e-2, 1e-2]
-
-
-def test_select_reads_one_metric_at_the_last_step():
-    late, early = tuned(peak(), step=200), tuned(peak(lr=1e-1), step=100)
-    other = tuned(peak(lr=1e-3), metric="train accuracy", step=200)
-    table = pd.concat([late, early, other])
-    assert select(table, "validation accuracy").lr.tolist() == [1e-2, 1e-2]
-    with pytest.warns(EdgeWarning):
-        assert select(table, "validation accuracy", step=100).lr.tolist() == [1e-1, 1e-1]
-
-
-def test_ties_go_to_the_smaller_decay_and_then_to_the_smaller_lr():
-    # 0.1 + 0.2 − 0.3 is not 0 in floating point: a tie up to rounding is a tie
-    table = tuned(lambda row: 0.5 + (0.1 + 0.2 - 0.3) * (row.lr * 100 + row.weight_decay), {"AdamW": ADAMW})
-    with pytest.warns(EdgeWarning):
-        won = select(table, "validation accuracy").iloc[0]
-    assert (won.weight_decay, won.lr) == (0.1, 1e-3)
-    tied = [(1e-3, 4.0), (1e-1, 0.1)]
-    table = tuned(lambda row: float((row.lr, row.weight_decay) in tied), {"AdamW": ADAMW})
-    with pytest.warns(EdgeWarning):
-        won = select(table, "validation accuracy").iloc[0]
-    assert (won.weight_decay, won.lr) == (0.1, 1e-1)
-
-
-def test_what_is_nearly_the_best_is_no_tie():
-    table = tuned(lambda row: 0.9 + 1e-6 * row.weight_decay, {"AdamW": ADAMW})
-    with pytest.warns(EdgeWarning):
-        assert select(table, "validation accuracy").weight_decay.tolist() == [4.0]
-
-
-def test_a_diverged_configuration_is_never_chosen():
-    table = tuned(peak())
-    table.loc[(table.lr == 1e-2) & (table.weight_decay == 1.0) & (table.seed == 2), "value"] = np.nan
-    with pytest.warns(EdgeWarning):
-        won = select(table, "validation accuracy").iloc[0]
-    assert (won.lr, won.weight_decay) != (1e-2, 1.0)
-    with pytest.raises(ValueError, match="every configuration of AdamW"):
-        select(table.assign(value=np.where(table.arm == "AdamW", np.inf, 0.5)), "validation accuracy")
-
-
-def test_select_refuses_incomparable_runs():
-    table = tuned(peak())
-    with pytest.raises(ValueError, match="the comparison needs each of 0, 1, 2 once"):
-        select(table.drop(table.index[0]), "validation accuracy")
-    with pytest.raises(ValueError, match="the comparison needs each of 0, 1, 2 once"):
-        select(pd.concat([table, table]), "validation accuracy")
-    with pytest.raises(ValueError, match="no metric 'test accuracy'; it has 'validation accuracy'"):
-        select(table, "test accuracy")
-    with pytest.raises(ValueError, match="step is 7"):
-        select(table, "validation accuracy", step=7)
-    with pytest.raises(ValueError, match="lacks the column 'depth'"):
-        select(table, "validation accuracy", by="depth")
+# ---- what was chosen
 
 
 @pytest.mark.parametrize("column", ["step", "arm", "lr", "weight_decay", "l2", "seed"])
@@ -318,35 +198,26 @@ def test_a_run_that_does_not_say_what_it_was_is_refused(column):
     table = tuned(peak()).astype({"step": float, "seed": float})
     table.loc[3, column] = None
     with pytest.raises(ValueError, match=f"1 of 54 rows have no '{column}'; every run needs one"):
-        select(table, "validation accuracy")
+        choose(table, "validation accuracy")
     other = table.assign(metric="train accuracy")  # of another metric: not what is looked at
-    assert len(select(pd.concat([tuned(peak()), other]), "validation accuracy")) == 2
+    assert len(choose(pd.concat([tuned(peak()), other]), "validation accuracy")) == 2
     if column in ("step", "arm", "seed"):
         with pytest.raises(ValueError, match=f"1 of 54 rows have no '{column}'"):
             paired(table, "AdamW", "Adam + L2", "validation accuracy")
     if column not in ("step", "seed"):
-        winners = select(tuned(peak()), "validation accuracy").assign(condition="deep")
+        winners = choose(tuned(peak()), "validation accuracy").assign(condition="deep")
         winners.loc[0, column] = None
-        for uses in (lambda: retrain(winners, [10]), lambda: without_decay(winners, "AdamW")):
-            with pytest.raises(ValueError, match=f"1 of 2 rows have no '{column}'"):
-                uses()
+        with pytest.raises(ValueError, match=f"1 of {len(winners)} rows have no '{column}'"):
+            retrain(winners, [10])
 
 
 def test_a_condition_without_a_value_is_a_condition():
     table = pd.concat([tuned(peak()).assign(depth=1.0), tuned(peak()).assign(depth=np.nan)])
-    assert len(select(table, "validation accuracy", by="depth")) == 4
-
-
-def test_conditions_that_were_tuned_to_no_decay():
-    rows = [("AdamW", 0.0, 0.0, "a"), ("AdamW", 0.1, 0.0, "b"), ("Adam + L2", 0.0, 0.0, "b"), ("AdamW", 0.0, 0.0, "c"),
-            ("Adam + L2", 0.0, 0.1, "c")]  # fmt: skip
-    winners = pd.DataFrame(rows, columns=["arm", "weight_decay", "l2", "condition"]).assign(lr=0.1)
-    assert without_decay(winners, "AdamW") == ["a", "c"] and without_decay(winners, "Adam + L2") == ["b"]
-    assert without_decay(winners, "Adam") == []
+    assert len(choose(table, "validation accuracy", by=["depth"])) == 4
 
 
 def test_retrain_crosses_winners_with_fresh_seeds():
-    winners = select(tuned(peak()).assign(depth=4), "validation accuracy", by="depth")
+    winners = choose(tuned(peak()).assign(depth=4), "validation accuracy", by=["depth"])
     runs = retrain(winners, [10, 11], used=range(3))
     assert list(runs.columns) == ["arm", "depth", "lr", "weight_decay", "l2", "seed"]
     assert len(runs) == 4 and runs.seed.tolist() == [10, 11, 10, 11] and runs.arm.nunique() == 2
@@ -354,14 +225,14 @@ def test_retrain_crosses_winners_with_fresh_seeds():
         retrain(winners, [2, 3], used=range(3))
     with pytest.raises(ValueError, match="seeds 1, 2 were used for tuning"):
         retrain(winners, [3, 2, 4, 1], used=iter(range(3)))
-    with pytest.raises(ValueError, match="winners is empty; expected at least one row of select"):
+    with pytest.raises(ValueError, match="winners is empty; expected at least one row of choose"):
         retrain(winners.iloc[:0], [10])
 
 
 @pytest.mark.parametrize("column", ["seed", "step", "metric", "value"])
 def test_retrain_refuses_runs_in_the_place_of_winners(column):
-    winners = select(tuned(peak()), "validation accuracy")
-    with pytest.raises(ValueError, match=f"winners has the column '{column}'; expected rows of select, not of runs"):
+    winners = choose(tuned(peak()), "validation accuracy")
+    with pytest.raises(ValueError, match=f"winners has the column '{column}'; expected rows of choose, not of runs"):
         retrain(winners.assign(**{column: 1}), [10])
 
 
@@ -511,84 +382,11 @@ def with_interval(low, mean, high, n=24):
     return Effect("AdamW", "Adam + L2", "test accuracy", pd.Series(dtype=float), mean, low, high, 0.95, n)
 
 
-@pytest.mark.parametrize(
-    "low, mean, high, n, expected",
-    [
-        (0.001, 0.010, 0.020, 24, "supported"),
-        (0.001, 0.005, 0.009, 24, "supported"),
-        (0.001, 0.004, 0.009, 24, "inconclusive"),
-        (0.000, 0.010, 0.020, 24, "inconclusive"),
-        (-0.010, 0.000, 0.010, 24, "inconclusive"),
-        (-0.004, 0.000, 0.004, 24, "refuted"),
-        (0.001, 0.002, 0.004, 24, "refuted"),
-        (-0.030, -0.020, -0.010, 24, "refuted"),
-        (-0.004, 0.000, 0.005, 24, "inconclusive"),
-        (0.010, 0.020, 0.030, 5, "inconclusive"),
-        (-0.030, -0.020, -0.010, 5, "inconclusive"),
-        (0.010, 0.020, 0.030, 6, "supported"),
-    ],
-)
-def test_judge(low, mean, high, n, expected):
-    assert judge(with_interval(low, mean, high, n), 0.005) == expected
-
-
-def test_judge_needs_an_effect_that_matters():
-    with pytest.raises(ValueError, match="smallest_effect is 0"):
-        judge(with_interval(0, 0, 0), 0)
-
-
-S, R, N = "supported", "refuted", "inconclusive"
-
-
-@pytest.mark.parametrize(
-    "verdicts, expected",
-    [
-        ([S], S),
-        ([R], R),
-        ([N], N),
-        ([S, S], S),
-        ([R, R], R),
-        ([N, N], N),
-        ([S, R], "conditional"),
-        ([S, R, N], "conditional"),
-        ([S, N], N),
-        ([R, N], N),
-    ],
-)
-def test_combine(verdicts, expected):
-    for order in itertools.permutations(verdicts):
-        assert combine(dict(enumerate(order))) == expected
-
-
-def test_combine_refuses():
-    with pytest.raises(ValueError, match="verdicts is empty"):
-        combine({})
-    with pytest.raises(ValueError, match="'proven'"):
-        combine({"depth 4": "proven"})
-
-
-def test_verdict_over_regimes():
+def test_an_effect_in_another_metric_is_refused():
     effects = {"deep": with_interval(0.008, 0.012, 0.016), "shallow": with_interval(-0.003, 0.0, 0.003)}
-    assert verdict(claim(), effects) == "conditional"
-    assert verdict(claim(smallest_effect=0.002), effects) == "inconclusive"
+    assert verdict(claim(), effects) == "supported"
     with pytest.raises(ValueError, match="regime 'deep' measures 'test accuracy'; claim toy.effect is about 'AUC'"):
         verdict(claim(metric="AUC"), effects)
-
-
-def test_the_whole_path_on_simulated_runs():
-    """A true effect of 1.5 points in deep nets and none in shallow ones is found to be conditional."""
-    rng = np.random.default_rng(0)
-    table = pd.concat([tuned(peak()).assign(depth=depth) for depth in (1, 8)])
-    runs = retrain(select(table, "validation accuracy", by="depth"), range(100, 130), used=range(3))
-    lift = 0.015 * ((runs.arm == "AdamW") & (runs.depth == 8))
-    by_seed = pd.Series(rng.normal(0.8, 0.05, 30), index=range(100, 130))
-    test = runs.assign(step=9, metric="test accuracy", value=by_seed[runs.seed].to_numpy() + lift)
-    test["value"] += rng.normal(0, 0.003, len(test))
-    effects = {
-        f"depth {depth}": paired(block, "AdamW", "Adam + L2", "test accuracy") for depth, block in test.groupby("depth")
-    }
-    assert verdict(claim(), effects) == "conditional"
-    assert effects["depth 8"].mean == pytest.approx(0.015, abs=0.002)
 
 
 def test_the_arms_are_named_once():

@@ -13,7 +13,7 @@ import pytest
 
 from adamw_book import __main__ as command_line
 from adamw_book import ledger, scenarios
-from adamw_book.evidence import Claim, Effect, paired, select
+from adamw_book.evidence import Claim, Effect, choose, paired
 from adamw_book.ledger import Study
 from adamw_book.ledger.checks import _drifted, _unlike
 from adamw_book.models import MLP
@@ -79,6 +79,7 @@ CLAIM = Claim(
     criterion="The interval lies above 0 and the mean reaches half a point.",
     metric="test accuracy",
     smallest_effect=0.005,
+    primary="depth 8",
 )
 
 
@@ -104,9 +105,9 @@ def runs(depths=(1, 8)):
     return table.assign(value=0.8 + 0.01 * table["seed"] + lift + rng.normal(0, 0.001, len(table)))
 
 
-def run():
+def run(part=None):
     table = runs()
-    winners = select(table, "test accuracy", by="depth")
+    winners = choose(table, "test accuracy", by=["depth"])
     return {"winners": winners.assign(regret=[0.1, np.nan, 0.2, 0.3]), "evaluation": table}
 
 
@@ -120,16 +121,19 @@ def probe(value=0.3123456789, metric="loss", atol=1e-4):
     return pd.DataFrame([row, row | {"step": 40, "value": 0.2}])
 
 
-def headline(tables, seeds):
-    """The deep nets again, under other seeds, with the recorded winners."""
-    assert set(tables) == {"winners", "evaluation"}
-    table = runs()[lambda t: t["depth"] == "8"]
-    table = table.assign(seed=table["seed"].map(dict(enumerate(seeds))))
-    return {"toy.lift": {"depth 8": effects({"evaluation": table})["toy.lift"]["depth 8"]}}
+def retuned(mean=0.02):
+    """Its primary comparison again: of a mean that one prescribes."""
+
+    def again(tuning=(0, 1), evaluation=range(12)):
+        assert not evaluation[0] or (len(set(tuning)), len(set(evaluation))) == (6, 12)
+        series = pd.Series(mean + 0.001 * np.linspace(-1, 1, 12), index=evaluation)
+        return {"toy.lift": {"depth 8": Effect.of(series, "AdamW", "Adam + L2", "test accuracy")}}
+
+    return again
 
 
 SETTINGS = {"seeds": [0, 12], "grid": {"lr": (1e-3, 1e-2)}}
-STUDY = Study("folder/toy", (CLAIM,), SETTINGS, run, effects, probe, headline)
+STUDY = Study("folder/toy", (CLAIM,), SETTINGS, run, effects, probe, retuned())
 
 
 def test_a_record_holds_no_number_that_json_does_not_know(tmp_path):
@@ -170,13 +174,13 @@ def test_an_unchanged_record_is_clean(root):
 def test_a_record_holds_what_was_run(root):
     record = ledger.read("toy.lift", root)
     assert record.claim == CLAIM and record.chapter == "folder/toy"
-    assert record.verdict == "conditional"
-    assert record.verdicts == {"depth 1": "refuted", "depth 8": "supported"}
+    assert record.verdict == "supported"
+    assert record.verdicts == {"depth 1": "no effect that matters", "depth 8": "supported"}
     assert list(record.effects) == ["depth 1", "depth 8"]
     assert record.effects["depth 8"].mean == pytest.approx(0.02, abs=1e-3)
     assert record.effects["depth 8"].n == 12 and record.effects["depth 8"].differences.index.tolist() == list(range(12))
     assert record.settings == {"seeds": [0, 12], "grid": {"lr": [1e-3, 1e-2]}}
-    assert record.winners["arm"].tolist() == ["AdamW", "AdamW", "Adam + L2", "Adam + L2"]
+    assert record.winners["arm"].tolist() == ["AdamW", "Adam + L2"] * 2
     assert record.winners["regret"].isna().tolist() == [False, True, False, False]
     assert record.probe["value"].tolist() == [0.31234568, 0.2]
     assert record.seconds == 1.2 and record.device and record.versions["numpy"] == np.__version__
@@ -533,8 +537,8 @@ def test_edited_table_with_its_hash(root):
 
 
 def test_edited_verdict(root):
-    edit(root / "toy.lift.json", lambda record: record.update(verdict="supported"))
-    only(ledger.check(STUDY, root), "the tables give the verdict 'conditional' and the record 'supported'")
+    edit(root / "toy.lift.json", lambda record: record.update(verdict="opposite"))
+    only(ledger.check(STUDY, root), "the tables give the verdict 'supported' and the record 'opposite'")
 
 
 def test_edited_verdict_of_a_regime(root):
@@ -684,77 +688,46 @@ def test_master_seeds_are_apart():
         ledger.master_seeds(1, 0)
 
 
-def test_stability_sets_other_seeds_beside_the_record(root):
-    table = ledger.stability(STUDY, (1, 2), root)
+def test_stability_tunes_and_evaluates_again_on_other_seeds(root):
+    seen = []
+
+    def again(tuning, evaluation):
+        seen.append((set(tuning), set(evaluation)))
+        return retuned()(tuning, evaluation)
+
+    table = ledger.stability(changed(retuned=again), (1, 2), root)
     assert table["master"].tolist() == ["recorded", "1", "2"] and set(table["regime"]) == {"depth 8"}
-    assert set(table["overall"]) == {"supported"}  # the record's verdict over the same regime, not "conditional"
-    assert table["effect"].str.contains("n = 12").all()
+    assert table["verdict"].tolist() == ["supported"] * 3 and table["effect"].str.contains("n = 12").all()
     assert ledger.kept(table) == {"toy.lift": True}
-
-
-def test_a_master_seed_is_judged_over_all_its_regimes(root):
-    def both(tables, seeds):
-        table = runs()
-        return effects({"evaluation": table.assign(seed=table["seed"].map(dict(enumerate(seeds))))})
-
-    table = ledger.stability(changed(headline=both), (1,), root)
-    assert table["verdict"].tolist() == ["refuted", "supported"] * 2 and set(table["overall"]) == {"conditional"}
-    assert ledger.kept(table) == {"toy.lift": True}
+    assert all((len(tuning), len(evaluation), tuning & evaluation) == (6, 12, set()) for tuning, evaluation in seen)
+    assert not set.union(*seen[0]) & set.union(*seen[1])
+    with pytest.raises(ValueError, match="masters is empty"):
+        ledger.stability(STUDY, (), root)
 
 
 def test_a_verdict_that_hangs_on_the_seeds_is_told(root):
-    def fickle(tables, seeds):
-        effect = headline(tables, seeds)["toy.lift"]["depth 8"]
-        if 20_000 in seeds:
-            effect = dataclasses.replace(effect, mean=-effect.mean, low=-effect.high, high=-effect.low)
-        return {"toy.lift": {"depth 8": effect}}
-
-    table = ledger.stability(changed(headline=fickle), (1, 2, 3), root)
-    verdicts = dict(zip(table["master"], table["overall"], strict=True))
-    assert verdicts == {"recorded": "supported", "1": "supported", "2": "refuted", "3": "supported"}
-    assert ledger.kept(table) == {"toy.lift": False}
+    small = ledger.stability(changed(retuned=retuned(0.0048)), (1,), root)  # too small a design decides nothing
+    assert small["verdict"].tolist() == ["supported", "undecided"] and ledger.kept(small) == {"toy.lift": True}
+    for mean, verdict in ((0.0, "no effect that matters"), (-0.02, "opposite")):
+        other = ledger.stability(changed(retuned=retuned(mean)), (1,), root)
+        assert other["verdict"].tolist() == ["supported", verdict] and ledger.kept(other) == {"toy.lift": False}
 
 
-@pytest.mark.parametrize(
-    ("found", "says"),
-    [
-        ({}, "has no regime of toy.lift"),
-        ({"toy.lift": {"depth 9": None}}, "has the regime 'depth 9', which the record does not have"),
-    ],
-)
-def test_a_headline_that_does_not_match_the_record_is_refused(root, found, says):
-    with pytest.raises(ValueError, match=says):
-        ledger.stability(changed(headline=lambda *arguments: found), (1,), root)
+def test_with_the_records_own_seeds_the_verdict_is_the_same(root):
+    table = ledger.again(STUDY, root)
+    assert table["master"].tolist() == ["recorded", "here"] and ledger.kept(table) == {"toy.lift": True}
+    undecided = ledger.again(changed(retuned=retuned(0.0048)), root)
+    assert undecided["verdict"].tolist()[1] == "undecided" and ledger.kept(undecided) == {"toy.lift": False}
 
 
-# ---- claims that one comparison decides
-
-PRIMARY = dataclasses.replace(CLAIM, primary="depth 8", dividing="depth")
-
-
-def retuned(mean=0.02):
-    def again(tuning, evaluation):
-        assert len(set(tuning)) == 6 and len(set(evaluation)) == 12 and not set(tuning) & set(evaluation)
-        series = pd.Series(mean + 0.001 * np.linspace(-1, 1, 12), index=evaluation)
-        return {"toy.lift": {"depth 8": Effect.of(series, "AdamW", "Adam + L2", "test accuracy")}}
-
-    return again
+@pytest.mark.parametrize("found", [{}, {"toy.lift": {"depth 9": None}}])
+def test_a_primary_comparison_that_was_not_made_again_is_told(root, found):
+    with pytest.raises(ValueError, match="retuned of folder/toy lacks 'depth 8', the primary regime of toy.lift"):
+        ledger.stability(changed(retuned=lambda *seeds: found), (1,), root)
 
 
-@pytest.fixture
-def decided(tmp_path):
-    study = dataclasses.replace(STUDY, claims=(PRIMARY,), headline=None, retuned=retuned())
-    ledger.write(study, study.run(), tmp_path)
-    return study, tmp_path
-
-
-def test_the_record_of_a_claim_with_a_primary_bears_its_verdict(decided):
-    study, root = decided
-    record = ledger.read("toy.lift", root)
-    assert record.claim == PRIMARY and record.verdict == "supported"
-    assert record.verdicts == {"depth 1": "no effect that matters", "depth 8": "supported"}
-    assert ledger.check(study, root) == []
-    other = dataclasses.replace(study, claims=(dataclasses.replace(PRIMARY, primary="depth 1"),))
+def test_another_primary_comparison_is_another_claim(root):
+    other = changed(claims=(dataclasses.replace(CLAIM, primary="depth 1"),))
     assert any("primary" in line for line in ledger.check(other, root))
 
 
@@ -768,16 +741,6 @@ def test_both_parts_of_an_interval_and_what_has_no_decay_are_kept(tmp_path):
     edit(tmp_path / "toy.lift.json", lambda record: record["claim"].update(arithmetic=1))
     with pytest.raises(ValueError, match="arithmetic"):
         ledger.read("toy.lift", tmp_path)
-
-
-def test_stability_tunes_again_where_the_study_can(decided):
-    study, root = decided
-    assert ledger.kept(ledger.stability(study, (1, 2), root)) == {"toy.lift": True}
-    small = dataclasses.replace(study, retuned=retuned(0.0048))  # undecided: too small a design is no other verdict
-    table = ledger.stability(small, (1,), root)
-    assert table["overall"].tolist() == ["supported", "undecided"] and ledger.kept(table) == {"toy.lift": True}
-    other = ledger.stability(dataclasses.replace(study, retuned=retuned(0.0)), (1,), root)
-    assert ledger.kept(other) == {"toy.lift": False}
 
 
 # ---- a run that is stopped
@@ -841,20 +804,21 @@ def test_evidence_writes_a_record_that_check_accepts(toy_command, capsys, tmp_pa
     assert "claim toy.lift: there is no record; run `make evidence CHAPTER=toy`" in capsys.readouterr().out
     assert toy_command(["evidence", "--chapter", "toy"]) == 0
     printed = capsys.readouterr().out
-    assert "toy.lift: conditional" in printed and "AdamW − (Adam + L2): +1.9" in printed
+    assert "toy.lift: supported" in printed and "AdamW − (Adam + L2): +1.9" in printed
     assert (tmp_path / "toy.lift.json").exists()
     assert toy_command(["check"]) == 0
     assert "toy: the records hold" in capsys.readouterr().out
 
 
-def test_stability_prints_the_record_beside_three_master_seeds(toy_command, capsys):
+@pytest.mark.parametrize(("command", "runs"), [("stability", ["1", "2", "3"]), ("again", ["here"])])
+def test_the_primary_comparisons_are_printed_beside_the_record(toy_command, capsys, command, runs):
     toy_command(["evidence"])
     capsys.readouterr()
-    assert toy_command(["stability"]) == 0
+    assert toy_command([command]) == 0
     printed = capsys.readouterr().out
-    told = "toy.lift: same verdict (recorded: supported, 1: supported, 2: supported, 3: supported)"
-    assert told in printed and printed.count("supported") == 8
-    assert "1 of 1 claims keep their verdict under every master seed." in printed
+    assert "toy.lift: same verdict (depth 8)" in printed and printed.count("supported") == 1 + len(runs)
+    assert [line.split()[0] for line in printed.splitlines() if line.endswith("supported")] == ["recorded", *runs]
+    assert "1 of 1 claims keep their verdict." in printed
 
 
 def test_an_unknown_chapter_on_the_command_line(toy_command, capsys):

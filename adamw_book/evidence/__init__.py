@@ -6,17 +6,17 @@ difference between two arms on test data, with an interval that covers both the 
 `verdict` sets the claim's primary comparison against the smallest effect that would matter, both named before anything
 is run. `pooled` and `surviving` read the map around it.
 
-Chapters that still wait for this use a grid (`grid`, `select`, `retrain`), `paired` and `judge`.
+Doses and maps are run on a `grid`, and compared seed by seed with `paired`.
 
 A table is tidy: one row a measurement, with the columns arm, lr, weight_decay, l2, seed, step, metric, value, and
 further columns for conditions (depth, label noise, ...). A configuration is (lr, weight_decay, l2). This package knows
 tables, not models.
 """
 
-from .claims import MIN_SEEDS, OUTCOMES, VERDICTS, Claim, combine, decide, divided, judge, judgements, verdict
+from .claims import MIN_SEEDS, OUTCOMES, Claim, decide, divided, judgements, verdict
 from .comparison import Effect, paired, scale_of, show
 from .designs import choose, edge_of, picks, resampled_counts, scores_of, search
-from .grids import EdgeWarning, grid, retrain, select, spread, three_arms, without_decay
+from .grids import grid, retrain
 from .maps import Pooled, holm, pooled, surviving
 from .tables import CONFIGURATION
 from .tuned import Side, smoothed
@@ -24,21 +24,17 @@ from .tuned import Side, smoothed
 __all__ = [
     "CONFIGURATION",
     "Claim",
-    "EdgeWarning",
     "Effect",
     "MIN_SEEDS",
     "OUTCOMES",
     "Pooled",
     "Side",
-    "VERDICTS",
     "choose",
-    "combine",
     "decide",
     "divided",
     "edge_of",
     "grid",
     "holm",
-    "judge",
     "judgements",
     "paired",
     "picks",
@@ -48,12 +44,8 @@ __all__ = [
     "scale_of",
     "scores_of",
     "search",
-    "select",
     "show",
     "smoothed",
-    "spread",
     "surviving",
-    "three_arms",
     "verdict",
-    "without_decay",
 ]

@@ -11,7 +11,6 @@ from .comparison import Effect
 from .maps import surviving
 from .tables import some
 
-VERDICTS = ("supported", "conditional", "refuted", "inconclusive")
 OUTCOMES = ("supported", "no effect that matters", "opposite", "undecided", "arithmetic")
 MIN_SEEDS = 6
 
@@ -38,7 +37,7 @@ class Claim:
     criterion: str
     metric: str
     smallest_effect: float
-    primary: str | None = None
+    primary: str
     dividing: str = ""
     arithmetic: bool = False
 
@@ -47,28 +46,11 @@ class Claim:
             raise ValueError(f"id is {self.id!r}; expected 'chapter.name' in lower case, digits and underscores")
         if self.tag is not None and not re.fullmatch(r"\d+", self.tag):
             raise ValueError(f"tag of claim {self.id} is {self.tag!r}; expected a string of digits, or None")
-        for field in ("statement", "source", "criterion", "metric"):
+        for field in ("statement", "source", "criterion", "metric", "primary"):
             if not getattr(self, field).strip():
                 raise ValueError(f"{field} of claim {self.id} is empty; expected a text")
         if not (math.isfinite(self.smallest_effect) and self.smallest_effect > 0):
             raise ValueError(f"smallest_effect of claim {self.id} is {self.smallest_effect}; expected a number above 0")
-
-
-def judge(effect: Effect, smallest_effect: float) -> str:
-    """One regime's judgement.
-
-    "supported": the interval lies above 0 and the mean reaches the smallest effect that would matter. "refuted": the
-    whole interval lies below that effect, so an effect that would matter is excluded (there may be none, or one of the
-    opposite sign). Otherwise "inconclusive"; so are fewer than six seeds, which could all agree in sign by chance with
-    a probability above 5% (2 · 2⁻⁵).
-    """
-    if not smallest_effect > 0:
-        raise ValueError(f"smallest_effect is {smallest_effect}; expected a number above 0")
-    if effect.n < MIN_SEEDS:
-        return "inconclusive"
-    if effect.low > 0 and effect.mean >= smallest_effect:
-        return "supported"
-    return "refuted" if effect.high < smallest_effect else "inconclusive"
 
 
 def decide(effect: Effect, claim: Claim) -> str:
@@ -92,9 +74,7 @@ def decide(effect: Effect, claim: Claim) -> str:
 
 
 def judgements(claim: Claim, effects: Mapping[str, Effect]) -> dict[str, str]:
-    """Each regime's judgement: by the five outcomes where the claim names its primary regime, else `judge`'s."""
-    if claim.primary is None:
-        return {regime: judge(effect, claim.smallest_effect) for regime, effect in effects.items()}
+    """Each regime's outcome; that of the primary regime is the verdict."""
     return {regime: decide(effect, claim) for regime, effect in effects.items()}
 
 
@@ -105,40 +85,16 @@ def divided(claim: Claim, effects: Mapping[str, Effect]) -> bool:
     return {"supported", "opposite"} <= found
 
 
-def combine(verdicts: Mapping[str, str]) -> str:
-    """The verdict over regimes: all supported → "supported", all refuted → "refuted", some of either → "conditional"
-    (holds in a named regime, fails in another), anything else → "inconclusive".
-
-    Each regime is judged at its own confidence; nothing is corrected for their number. Of many regimes without an
-    effect one may come out "supported" by chance, so "conditional" is to be read with the list of regimes beside it.
-    """
-    found = set(verdicts.values())
-    if not found:
-        raise ValueError("verdicts is empty; expected at least one regime")
-    unknown = found - {"supported", "refuted", "inconclusive"}
-    if unknown:
-        raise ValueError(
-            f"verdicts contain {some(unknown)}; expected 'supported', 'refuted' or 'inconclusive' for each regime"
-        )
-    if {"supported", "refuted"} <= found:
-        return "conditional"
-    return found.pop() if len(found) == 1 else "inconclusive"
-
-
 def verdict(claim: Claim, effects: Mapping[str, Effect]) -> str:
-    """The claim's verdict from its effects, one a regime: that of its primary regime, where it names one. Raises
-    ValueError where that is missing, and for an effect in another metric than the claim's, since `smallest_effect` has
-    no meaning there."""
+    """The claim's verdict: the outcome of its primary regime. Raises ValueError where that is missing, and for an
+    effect in another metric than the claim's, since `smallest_effect` has no meaning there."""
     for regime, effect in effects.items():
         if effect.metric != claim.metric:
             raise ValueError(
                 f"regime {regime!r} measures {effect.metric!r}; claim {claim.id} is about {claim.metric!r}"
             )
-    found = judgements(claim, effects)
-    if claim.primary is None:
-        return combine(found)
-    if claim.primary not in found:
+    if claim.primary not in effects:
         raise ValueError(
-            f"effects lack the primary regime {claim.primary!r} of claim {claim.id}; they have {some(found)}"
+            f"effects lack the primary regime {claim.primary!r} of claim {claim.id}; they have {some(effects)}"
         )
-    return found[claim.primary]
+    return decide(effects[claim.primary], claim)

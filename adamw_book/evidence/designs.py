@@ -143,7 +143,7 @@ def choose(
     by = list(by)
     rows = rows_at(table, metric, step, ["arm", *tuned, "seed", *by])
     found = []
-    for (arm, *condition), runs in rows.groupby(["arm", *by], sort=False):
+    for (arm, *condition), runs in rows.groupby(["arm", *by], sort=False, dropna=False):
         scores = scores_of(runs, metric, step, tuned)
         best = picks(scores, np.ones((1, len(scores)), int), higher_is_better)[0]
         chosen = picks(scores, resampled_counts(len(scores)), higher_is_better)

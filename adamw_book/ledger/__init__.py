@@ -4,14 +4,14 @@
 tables they come from. `write` makes them, `read` serves them to chapters, and `check` lists what is stale or
 contradicted: texts and settings against the chapter's study, effects and verdicts against the tables, and a *probe* (a
 few runs of the protocol, recomputed in seconds) against the code as it is now. `stability` makes a chapter's primary
-comparisons again under other master seeds. `Unfinished` keeps the parts of a run until it is written. This package
-knows tables and JSON, not models.
+comparisons again under other master seeds, `again` under the record's own. `Unfinished` keeps the parts of a run until
+it is written. This package knows tables and JSON, not models.
 """
 
 from .checks import check
 from .files import find_root
 from .records import Record, leaves, read, read_all
-from .stability import kept, master_seeds, stability
+from .stability import again, kept, master_seeds, stability
 from .study import PROBE, Study, fingerprint, probe_rows
 from .unfinished import Unfinished
 from .writing import write
@@ -21,6 +21,7 @@ __all__ = [
     "Record",
     "Study",
     "Unfinished",
+    "again",
     "check",
     "find_root",
     "fingerprint",

@@ -30,7 +30,7 @@ _SHAPE = {
         "criterion": str,
         "metric": str,
         "smallest_effect": _NUMBER,
-        "primary": str | None,
+        "primary": str,
         "dividing": str,
         "arithmetic": bool,
     },

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from ..evidence import judgements, verdict
+from ..evidence import decide
 from .records import read
 from .study import Study
 
@@ -25,45 +25,46 @@ def master_seeds(master: int, count: int = SEEDS) -> list[int]:
 
 
 def stability(study: Study, masters: Sequence[int] = MASTERS, root: Path | str | None = None) -> pd.DataFrame:
-    """The primary comparisons of a study under several master seeds: one row a claim, regime and master seed.
+    """The primary comparisons of a study under several master seeds, each tuned again on 6 seeds and evaluated on 12.
 
-    Each is tuned again on 6 seeds and evaluated on 12 (`Study.retuned`), or only evaluated again where the study offers
-    no more (`Study.headline`). Columns claim, regime, master ("recorded", then the master seeds as text), effect (as
-    text), verdict (of the regime), overall (of the claim, over these regimes). The recorded rows are of the same
-    regimes.
-
-    Raises ValueError for no master seed, and where a claim is missing, or a regime that the record does not have.
+    One row a claim and master seed: claim, regime, master ("recorded", then the master seeds as text), effect (as
+    text), verdict. Raises ValueError for no master seed, and where a claim or its primary comparison is missing.
     """
     if not masters:
         raise ValueError("masters is empty; expected at least one whole number from 1")
-    records = {claim.id: read(claim.id, root) for claim in study.claims}
     found = {}
     for master in masters:
         seeds = master_seeds(master, SEEDS + TUNING_SEEDS)
-        if study.retuned is not None:
-            found[str(master)] = study.retuned(seeds[SEEDS:], seeds[:SEEDS])
-        else:
-            found[str(master)] = study.headline(next(iter(records.values())).tables, seeds[:SEEDS])
+        found[str(master)] = study.retuned(seeds[SEEDS:], seeds[:SEEDS])
+    return _beside_the_record(study, found, root)
+
+
+def again(study: Study, root: Path | str | None = None) -> pd.DataFrame:
+    """The primary comparisons of a study on this machine, with the record's own seeds: rows as those of `stability`, of
+    "recorded" and "here"."""
+    return _beside_the_record(study, {"here": study.retuned()}, root)
+
+
+def _beside_the_record(study: Study, found: Mapping[str, Mapping], root: Path | str | None) -> pd.DataFrame:
     rows = []
-    for claim_id, record in records.items():
-        regimes = list(next(iter(found.values())).get(claim_id, {}))
-        unknown = [regime for regime in regimes if regime not in record.effects]
-        if unknown or not regimes:
-            what = f"the regime {unknown[0]!r}, which the record does not have" if unknown else "no regime"
-            raise ValueError(f"headline of {study.chapter} has {what} of {claim_id}; expected {list(record.effects)}")
-        recorded = {regime: record.effects[regime] for regime in regimes}
-        for master, effects in {"recorded": recorded, **{m: f[claim_id] for m, f in found.items()}}.items():
-            verdicts = judgements(record.claim, effects)
-            overall = verdict(record.claim, effects)
-            rows += [(claim_id, r, master, e.text(), verdicts[r], overall) for r, e in effects.items()]
-    return pd.DataFrame(rows, columns=["claim", "regime", "master", "effect", "verdict", "overall"])
+    for claim in study.claims:
+        record = read(claim.id, root)
+        regime = record.claim.primary
+        effects = {"recorded": record.effects[regime]}
+        for run, claims in found.items():
+            if regime not in claims.get(claim.id, {}):
+                raise ValueError(f"retuned of {study.chapter} lacks {regime!r}, the primary regime of {claim.id}")
+            effects[run] = claims[claim.id][regime]
+        rows += [(claim.id, regime, run, e.text(), decide(e, record.claim)) for run, e in effects.items()]
+    return pd.DataFrame(rows, columns=["claim", "regime", "master", "effect", "verdict"])
 
 
 def kept(table: pd.DataFrame) -> dict[str, bool]:
-    """For each claim of `stability`'s table whether every master seed gave the recorded overall verdict, or left it
-    undecided: a smaller design may be too small to decide, but must not decide otherwise."""
+    """For each claim of `stability`'s table whether every master seed gave the recorded verdict, or left it undecided:
+    a smaller design may be too small to decide, but must not decide otherwise. Of `again`'s, whether it is the same."""
     found = {}
     for claim_id, rows in table.groupby("claim", sort=False):
-        recorded = rows.loc[rows["master"] == "recorded", "overall"].iloc[0]
-        found[claim_id] = bool(rows["overall"].isin([recorded, "undecided"]).all())
+        recorded = rows.loc[rows["master"] == "recorded", "verdict"].iloc[0]
+        allowed = [recorded] if "here" in set(rows["master"]) else [recorded, "undecided"]
+        found[claim_id] = bool(rows["verdict"].isin(allowed).all())
     return found

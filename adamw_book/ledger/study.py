@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +20,14 @@ class Study:
     """A chapter's full protocol.
 
     chapter: folder and name, for instance "generalization/overfitting". claims: what is tested. settings: everything
-    that defines the protocol (grids, seeds, steps, sizes), as JSON would hold it. run() runs it and returns
+    that defines the protocol (ranges, seeds, steps, sizes), as JSON would hold it. run() runs it and returns
     named tables; the table "winners", where there is one, holds the chosen configurations. effects(tables) returns for
     each claim's id {regime: Effect}. probe() recomputes a few of the protocol's runs on a CPU: a table with the columns
     run, step, metric, value, atol, rtol.
 
-    For `stability` one of two: retuned(tuning seeds, evaluation seeds) makes the claims' primary comparisons again from
-    the start, tuning included; run then takes ``part``, which keeps what each of its parts has found (`Unfinished`).
-    headline(tables, seeds) measures claims again from the recorded tables' winners. Each returns {claim's id: {regime:
-    Effect}}, some of the regimes of effects.
+    run takes ``part``, which keeps what each of its parts has found (`Unfinished`). retuned(tuning seeds, evaluation
+    seeds) makes the claims' primary comparisons again from the start, tuning included, by default on the record's own
+    seeds, and returns {claim's id: {its primary regime: Effect}}.
     """
 
     chapter: str
@@ -37,8 +36,7 @@ class Study:
     run: Callable[..., dict[str, pd.DataFrame]]
     effects: Callable[[Mapping[str, pd.DataFrame]], dict[str, dict[str, Effect]]]
     probe: Callable[[], pd.DataFrame]
-    headline: Callable[[Mapping[str, pd.DataFrame], Sequence[int]], dict[str, dict[str, Effect]]] | None = None
-    retuned: Callable[[Sequence[int], Sequence[int]], dict[str, dict[str, Effect]]] | None = None
+    retuned: Callable[..., dict[str, dict[str, Effect]]]
 
     @property
     def name(self) -> str:
