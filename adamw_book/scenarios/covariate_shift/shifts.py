@@ -51,7 +51,9 @@ def winter_bit(y: Tensor, agreement: float, rng: torch.Generator) -> Tensor:
     """A bit for each label (N,) in {0, 1} that agrees with it in ``round(agreement · N_class)`` examples of each class,
     and is wrong in the others: 0.95 in winter, 0.05 in summer."""
     if y.ndim != 1 or not len(y) or not ((y == 0) | (y == 1)).all():
-        raise ValueError(f"y: shape {tuple(y.shape)}, labels {y.unique().tolist()}; labels (N,), each 0 or 1, are needed")
+        raise ValueError(
+            f"y: shape {tuple(y.shape)}, labels {y.unique().tolist()}; labels (N,), each 0 or 1, are needed"
+        )
     if not 0 <= agreement <= 1:
         raise ValueError(f"agreement: {agreement}; a share between 0 and 1 is needed")
     bit = y.clone()
@@ -119,8 +121,8 @@ def biased_splits(
     x: Tensor, y: Tensor, score: Tensor, seed: int, *, train: int, validation: int, test: int, strength: float
 ) -> Splits:
     """A biased sample: of all that the fixed, unbiased ``test`` examples leave, "train" and "validation" are drawn
-    without replacement with odds proportional to exp(−strength · standardised score (N,)), a function of x alone: p(y|x)
-    is the same in every split. "highest fifth test" are the test examples whose scores lie in their highest fifth.
+    without replacement with odds proportional to exp(−strength · standardised score (N,)), a function of x alone:
+    p(y|x) is the same in every split. "highest fifth test" are the test examples with the highest fifth of the scores.
 
     Raises ValueError where the sizes do not fit, and where the scores cannot be standardised: all the same, or not
     finite.
@@ -135,11 +137,10 @@ def biased_splits(
     z = (score.double() - score.double().mean()) / score.double().std()
     parts = apart(torch.arange(len(y)), z, test)
     rest, z_rest = parts["rest"]
-    drawn = whole("train + validation", train + validation, 2, len(rest))
     rng = generator(seed, "data")
     # Gumbel noise makes the order a draw without replacement with odds exp(−strength · z)
     keys = -strength * z_rest - torch.log(-torch.log(torch.rand(len(rest), generator=rng, dtype=torch.float64)))
-    order = rest[keys.argsort(descending=True)[:drawn]]
+    order = rest[keys.argsort(descending=True)[: train + validation]]
     own, (held, z_held) = split(order, order, {"train": train, "validation": validation}, rng), parts["test"]
     places = {"train": own["train"][0], "validation": own["validation"][0], "test": held}
     places["highest fifth test"] = held[z_held >= z_held.quantile(0.8)]
