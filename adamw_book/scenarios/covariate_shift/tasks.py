@@ -176,6 +176,6 @@ CONDITIONS = {
             lambda seed: shifted(seed, active_pixels()), PLAIN, SHIFTED,
         ),
         ordinary("little ink · MLP", MLP, ink, PLAIN, ("test", "highest fifth test")),
-        ordinary("small radius · MLP", lambda: MLP(30, classes=2), radius, PLAIN, ("test",)),
+        ordinary("small radius · MLP", lambda: MLP(30, classes=2), radius, CELLS, ("test",)),
     )
 }  # fmt: skip
