@@ -30,8 +30,8 @@ PROTECTION = Claim(
     "under Adam + L2 tuned by the same law.",
     source="AdamW keeps shrinking parameters in a subspace where gradients vanish, and so stops them from taking "
     "needlessly large values without guidance from data; Adam + L2 does not.",
-    criterion="Both arms tuned on validation data in which the pixels are silent. Supported: test accuracy changes for "
-    "the better, by half a percentage point or more, when the pixels switch on, with the 95% interval above zero.",
+    criterion="Both arms tuned on validation data in which the pixels are silent. Supported: the change in test "
+    "accuracy when the pixels switch on is better by half a percentage point or more, with the 95% interval above 0.",
     metric=SWITCHED_ON,
     smallest_effect=0.005,
     primary=PRIMARY,

@@ -26,9 +26,14 @@ MODELS = {
 }
 LABEL_NOISE = {"clean labels": 0.0, "20% wrong labels": 0.2}
 
-# Settled on validation data alone: wide enough that the winners lie inside. ℓ begins where it is next to nothing.
+# Settled on validation data alone: wide enough that the winners lie inside; ℓ begins where it is next to nothing.
 PLAIN = {"lr": (0.0005, 0.15), "weight_decay": (0.02, 12.0), "l2": (0.0001, 0.06), "count": 30}
-NORMALISED = {"lr": (0.001, 0.1), "weight_decay": (0.1, 60.0), "l2": (0.006, 3.6), "count": 30}
+NORMALISED = {
+    "clean labels": {"lr": (0.001, 0.1), "weight_decay": (0.05, 30.0), "l2": (0.001, 0.6), "count": 30},
+    "20% wrong labels": {"lr": (0.0003, 0.1), "weight_decay": (0.1, 60.0), "l2": (0.006, 3.6), "count": 30},
+}
+FEW_LINEAR = {"lr": (0.005, 1.5), "weight_decay": (0.004, 2.4), "l2": (0.00003, 0.018), "count": 30}
+FEW_NORMALISED = {"lr": (0.001, 0.3), "weight_decay": (0.005, 3.0), "l2": (0.0003, 0.18), "count": 30}
 
 
 @cache
@@ -71,7 +76,7 @@ def silent_condition(model: str, labels: str) -> Condition:
     rule "oracle" chooses with the pixels on, which nobody sees before they are."""
     return Condition(
         Task(f"silent pixels · {model} · {labels}", MODELS[model], lambda seed: silenced(seed, LABEL_NOISE[labels])),
-        NORMALISED if "Norm" in model else PLAIN,
+        NORMALISED[labels] if "Norm" in model else PLAIN,
         steps=400,
         batch_size=50,
         schedule="cosine",
@@ -104,8 +109,8 @@ def few_condition(name: str, model: partial | type, search: dict) -> Condition:
 
 
 FEW_IMAGES = [
-    few_condition("linear", partial(nn.Linear, 64, 10), PLAIN),
+    few_condition("linear", partial(nn.Linear, 64, 10), FEW_LINEAR),
     few_condition("MLP, 1 hidden layer", MODELS["MLP, 1 hidden layer"], PLAIN),
-    few_condition("MLP, 1 hidden layer, LayerNorm", MODELS["MLP, 1 hidden layer, LayerNorm"], NORMALISED),
+    few_condition("MLP, 1 hidden layer, LayerNorm", MODELS["MLP, 1 hidden layer, LayerNorm"], FEW_NORMALISED),
 ]
 CONDITIONS = {condition.task.name: condition for condition in [*SILENCED, *FEW_IMAGES]}
