@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from adamw_book import ledger
 from adamw_book.arms import ADAM_L2, ADAMW
+from adamw_book.card import claim_card
 from adamw_book.data import digits, digits_splits
 from adamw_book.dynamics import remaining
 from adamw_book.ensemble import Result, Snapshot, initial_parameters, train
@@ -239,3 +240,11 @@ def test_the_recorded_change_is_that_of_the_recorded_accuracies():
     expected = np.minimum(-np.log2(left), null_space.MOST_HALVINGS)
     np.testing.assert_allclose(adamw[null_space.HALVINGS], expected, atol=0.01)
     assert {ADAMW.name, ADAM_L2.name} < set(evaluation["arm"])
+
+
+def test_a_formula_is_shown_without_a_mean_over_its_regimes():
+    shown = [
+        claim_card(r.claim, r.effects)._repr_markdown_()
+        for r in map(ledger.read, (noise.DRIFT.id, study.PROTECTION.id))
+    ]
+    assert ["Over all" in text for text in shown] == [False, True]
