@@ -147,7 +147,8 @@ def _folded_card(claim: Claim, effects: Mapping[str, Effect], note: str) -> Show
     rows = [(regime, effect, "; ".join(effect.remarks())) for regime, effect in others.items()]
     contrasts = {effect.contrast for effect in effects.values()}
     own = {regime: f"{e.contrast}: " if len(contrasts) > 1 else "" for regime, e in effects.items()}
-    closing = " ".join(filter(None, (_common(effects, points) if len(contrasts) == 1 else "", note)))
+    alike = len(contrasts) == 1 and not claim.arithmetic  # a formula's regimes have no mean of interest
+    closing = " ".join(filter(None, (_common(effects, points) if alike else "", note)))
 
     about = [(key, text) for key, text in about if text]
     body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
