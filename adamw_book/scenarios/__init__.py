@@ -15,7 +15,7 @@ STUDIES = {
     "sparse_gradients": "adamw_book.scenarios.sparse_gradients",
     "covariate_shift": "adamw_book.scenarios.covariate_shift.study",
     "class_imbalance": "adamw_book.scenarios.class_imbalance",
-    "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness",
+    "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness.study",
 }
 
 
