@@ -163,6 +163,14 @@ def test_the_table_of_verdicts_shows_the_effects_that_decide():
         verdict_table([])
 
 
+def test_small_numbers_that_are_no_percentages_keep_four_decimals():
+    radius = dataclasses.replace(CLAIM, metric="test radius")
+    effects = {regime: dataclasses.replace(e, metric="test radius") for regime, e in EFFECTS.items()}
+    words = Tree(claim_card(radius, effects)._repr_html_()).words()
+    for part in ("depth 8: +0.0200 [+0.0160, +0.0240]", "other tuning seeds [+0.0170, +0.0230]", "regimes: +0.0025 ["):
+        assert part in words, part
+
+
 def test_a_map_that_is_not_divided_says_nothing_of_what_divides_it():
     words = Tree(
         claim_card(CLAIM, {"depth 8": EFFECTS["depth 8"], "depth <1>": EFFECTS["depth <1>"]})._repr_html_()

@@ -14,7 +14,7 @@ tables, not models.
 """
 
 from .claims import MIN_SEEDS, OUTCOMES, Claim, decide, divided, judgements, verdict
-from .comparison import Effect, paired, scale_of, show
+from .comparison import Effect, decimals_of, paired, scale_of, show
 from .designs import choose, edge_of, picks, resampled_counts, scores_of, search
 from .grids import grid, retrain
 from .maps import Pooled, holm, pooled, surviving
@@ -31,6 +31,7 @@ __all__ = [
     "Side",
     "choose",
     "decide",
+    "decimals_of",
     "divided",
     "edge_of",
     "grid",
