@@ -41,9 +41,9 @@ MODELS = {"MLP": MLP, "MLP, LayerNorm": lambda: MLP(norm=True)}
 ARMS = (ADAMW, ADAM_L2, INDEPENDENT)
 LR = decades(-3, -1.5)
 DECAYS = {  # of each network, settled on validation data: the best of each learning rate lies inside
-    "MLP": {"AdamW": decades(-2, 0.75), "Adam + L2": decades(-4, -1.25), INDEPENDENT.name: decades(-4.25, -1.5)},
+    "MLP": {"AdamW": decades(-2, 0.75), "Adam + L2": decades(-3.75, -1), INDEPENDENT.name: decades(-4, -1.25)},
     "MLP, LayerNorm": {
-        "AdamW": decades(-1.5, 1.25), "Adam + L2": decades(-2.25, 0.5), INDEPENDENT.name: decades(-3.25, -0.5),
+        "AdamW": decades(-1, 1.75), "Adam + L2": decades(-2, 0.75), INDEPENDENT.name: decades(-3, -0.25),
     },
 }  # fmt: skip
 NULL = {"coefficients": [0.1, 0.3, 1.0], "steps": 50, "start": [0.1, 1.0], "log10_lr": [-3.5, -3.0]}
