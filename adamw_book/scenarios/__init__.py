@@ -13,7 +13,7 @@ STUDIES = {
     "overfitting": "adamw_book.scenarios.overfitting.study",
     "vanishing_gradients": "adamw_book.scenarios.vanishing_gradients",
     "sparse_gradients": "adamw_book.scenarios.sparse_gradients",
-    "covariate_shift": "adamw_book.scenarios.covariate_shift",
+    "covariate_shift": "adamw_book.scenarios.covariate_shift.study",
     "class_imbalance": "adamw_book.scenarios.class_imbalance",
     "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness",
 }
