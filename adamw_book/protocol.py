@@ -104,7 +104,7 @@ class Measurement:
     """A mechanism or a dose, measured without tuning: ``function(seeds)`` → a table.
 
     probed: which rows of the first seed's table a record's probe keeps, as tidy rows (arm, seed, step, metric, value),
-    held to ``atol``.
+    held to ``atol``. tunes: whether it runs on tuning seeds, from which something is chosen.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Measurement:
     seeds: Sequence[int]
     probed: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     atol: float = 1e-3
+    tunes: bool = False
 
 
 @dataclass(frozen=True)
@@ -273,7 +274,9 @@ class Protocol:
 
     def retuned(self, tuning: Sequence[int], evaluation: Sequence[int]) -> dict[str, dict[str, Effect]]:
         """The claims' primary comparisons once more from the start, tuning included, on other seeds."""
-        tables: dict[str, pd.DataFrame] = {one.name: one.function(evaluation) for one in self.measurements}
+        tables: dict[str, pd.DataFrame] = {
+            one.name: one.function(tuning if one.tunes else evaluation) for one in self.measurements
+        }
         primary = list(dict.fromkeys(name for claim in self.claims if (name := self.primary_condition(claim))))
         if primary:
             tunings = [self.tune(name, tuning) for name in primary]

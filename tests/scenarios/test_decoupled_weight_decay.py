@@ -1,5 +1,6 @@
 """Foundations · decoupled weight decay: the map's grids and measurements, on tables whose answer is known."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -26,7 +27,7 @@ def test_the_map_holds_every_pair_of_each_arm(model):
     runs = decay_map.map_runs(model, [0, 5, 6])
     assert len(runs) == 3 * 7 * 12 * 3 and not runs.duplicated(["arm", "lr", "decay", "seed"]).any()
     for arm, own in runs.groupby("arm"):
-        pairs = itertools.product(decay_map.LR, decay_map.DECAYS[model][arm])
+        pairs = itertools.product(decay_map.LR[model], decay_map.DECAYS[model][arm])
         assert set(zip(own["lr"], own["decay"], strict=True)) == set(pairs)
         lost = {"AdamW": own["weight_decay"], "Adam + L2": own["l2"], INDEPENDENT: own["weight_decay"] * own["lr"]}
         np.testing.assert_allclose(lost[arm], own["decay"])
@@ -35,7 +36,7 @@ def test_the_map_holds_every_pair_of_each_arm(model):
 
 def test_independent_decay_is_trained_as_torchs_form_under_another_name(monkeypatch):
     """λ′ = ηλ: the two arms' runs coincide where their numbers do."""
-    monkeypatch.setattr(decay_map, "LR", [0.01])
+    monkeypatch.setitem(decay_map.LR, "MLP", [0.01])
     monkeypatch.setitem(
         decay_map.DECAYS, "MLP", {"AdamW": [0.3, 1.0], "Adam + L2": [1e-3, 1e-2], INDEPENDENT: [3e-3, 1e-2]}
     )
@@ -55,14 +56,16 @@ def test_decays_are_tuned_on_validation_data_and_judged_on_test_data_of_other_se
         return pd.DataFrame({"condition": [model], "value": [0.5]})
 
     monkeypatch.setattr(decay_map, "train_map", train_map)
-    one = decay_map.PROTOCOL.measurements[0]
-    decay_map.maps(one.seeds)
+    own = dataclasses.replace(decay_map.PROTOCOL, claims={})
+    own.run()
     tuning, tested = list(decay_map.TUNING_SEEDS), list(decay_map.EVALUATION_SEEDS)
-    assert asked[:2] == [("MLP", tuning, "validation"), ("MLP", tested, "test")] and not set(tuning) & set(tested)
-    assert [model for model, *_ in asked[2:]] == ["MLP, LayerNorm"] * 2
+    expected = [
+        (m, seeds, split) for seeds, split in ((tuning, "validation"), (tested, "test")) for m in decay_map.MODELS
+    ]
+    assert asked == expected and not set(tuning) & set(tested)
     asked.clear()
-    decay_map.maps(list(range(50, 62)))  # as `make stability` asks
-    assert [len(seeds) for _, seeds, _ in asked] == [5, 7] * 2
+    own.retuned([50, 51], [60, 61, 62])  # as `make stability` asks
+    assert [(seeds, split) for _, seeds, split in asked[::2]] == [([50, 51], "validation"), ([60, 61, 62], "test")]
 
 
 def test_a_map_is_the_accuracy_at_the_end(monkeypatch):
