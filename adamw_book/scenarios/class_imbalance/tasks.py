@@ -197,8 +197,8 @@ def judge_on_test(task: Task, share: float, result: Result, splits: Sequence[str
 RANGES = {
     "digit 8 · unweighted": {"lr": (0.003, 0.3), "weight_decay": (0.01, 4.0), "l2": (0.00001, 0.004)},
     "digit 8 · class-weighted": {"lr": (0.0003, 0.1), "weight_decay": (0.03, 12.0), "l2": (0.00001, 0.004)},
-    "breast cancer · unweighted": {"lr": (0.003, 0.5), "weight_decay": (0.01, 4.0), "l2": (0.0003, 0.12)},
-    "breast cancer · class-weighted": {"lr": (0.0001, 0.05), "weight_decay": (0.1, 40.0), "l2": (0.01, 4.0)},
+    "breast cancer · unweighted": {"lr": (0.003, 1.0), "weight_decay": (0.01, 4.0), "l2": (0.0003, 0.12)},
+    "breast cancer · class-weighted": {"lr": (0.0001, 0.2), "weight_decay": (0.1, 40.0), "l2": (0.001, 0.4)},
 }
 RULES = {
     "balanced accuracy": "validation balanced accuracy",
