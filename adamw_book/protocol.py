@@ -149,8 +149,8 @@ class Protocol:
 
     claims: {claim: a Contrast, or a function of the tables → {regime: Effect}}. measured: conditions that measurements
     train by themselves, without tuning. probed: the conditions, of either kind, of which a record's probe trains a run
-    an arm. settings: what else defines the protocol, as JSON holds it. kept: a pattern of
-    the metrics that the evaluation keeps.
+    an arm, probed_metrics a pattern of what it keeps of them. settings: what else defines the protocol, as JSON holds
+    it. kept: a pattern of the metrics that the evaluation keeps.
     """
 
     chapter: str
@@ -161,6 +161,7 @@ class Protocol:
     measurements: Sequence[Measurement] = ()
     measured: Mapping[str, Condition] = field(default_factory=dict)
     probed: Sequence[str] = ()
+    probed_metrics: str = ""
     settings: Mapping = field(default_factory=dict)
     kept: str = "accuracy|norm"
 
@@ -302,7 +303,7 @@ class Protocol:
             runs = condition.vary(condition.middle().assign(seed=0))
             record = sorted({1, min(20, steps), steps})
             table = condition.train(runs, ("train", "validation"), record=record, steps=steps, device="cpu")
-            found.append(table.assign(condition=name))
+            found.append(table[table["metric"].str.contains(self.probed_metrics)].assign(condition=name))
         probes = [probe_rows(pd.concat(found, ignore_index=True))] if found else []
         for one in self.measurements:
             if one.probed is not None:

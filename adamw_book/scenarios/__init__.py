@@ -14,7 +14,7 @@ STUDIES = {
     "vanishing_gradients": "adamw_book.scenarios.vanishing_gradients.study",
     "sparse_gradients": "adamw_book.scenarios.sparse_gradients",
     "covariate_shift": "adamw_book.scenarios.covariate_shift.study",
-    "class_imbalance": "adamw_book.scenarios.class_imbalance",
+    "class_imbalance": "adamw_book.scenarios.class_imbalance.study",
     "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness.study",
 }
 
