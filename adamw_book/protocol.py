@@ -13,7 +13,7 @@ runs serve as the record's probe, and the winners are trained again live in the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -40,12 +40,13 @@ class Condition:
     """One task and how its arms are tuned and judged.
 
     search: the ranges of :func:`adamw_book.evidence.search`. rules: {name: the validation metric that chooses}, the
-    first being the chapter's own; a metric that ends in "loss" is better when lower. judged: the splits on which what
-    was chosen is evaluated; validation is the only one that tuning sees. decays: parameters that decay acts on, by
-    default matrices (gains of norms and biases are exempt). tuned: the columns of ``runs`` that make a configuration.
+    first being the chapter's own; a metric that ends in "loss" is better when lower. seen: the splits that tuning sees,
+    more than one where a rule needs it. judged: those on which what was chosen is evaluated. decays: parameters that
+    decay acts on, by default matrices (gains of norms and biases are exempt). tuned: the columns of ``runs`` that make
+    a configuration.
     vary(runs): gives runs further columns that are tuned, such as a schedule. judge(result, splits): what else is
     measured on the trained models (attacks, thresholds), a table of rows with the columns of ``result.table``;
-    ``splits`` is ("validation",) when tuning and ``judged`` when evaluating. measure: along the way, as in
+    ``splits`` is ``seen`` when tuning and ``judged`` when evaluating. measure: along the way, as in
     :func:`adamw_book.ensemble.train`, made anew for each training by ``measure(condition)``.
     """
 
@@ -56,6 +57,7 @@ class Condition:
     schedule: str = "constant"
     arms: Sequence[Arm] = THREE
     rules: Mapping[str, str] = field(default_factory=lambda: {"accuracy": "validation accuracy"})
+    seen: Sequence[str] = ("validation",)
     judged: Sequence[str] = ("train", "test")
     decays: Callable[[str], bool] = matrices
     tuned: Sequence[str] = CONFIGURATION
@@ -113,13 +115,31 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Regime:
+    """Where a claim is judged: a condition, the metric that is read there, and the rule that chose (by default the
+    condition's first)."""
+
+    condition: str
+    metric: str
+    rule: str | None = None
+
+
+@dataclass(frozen=True)
 class Contrast:
-    """A claim's effects: treatment − control in its metric, under each condition (all where none are named)."""
+    """A claim's effects: treatment − control in its metric, under each condition (all where none are named).
+
+    regimes: {name: Regime}, where these are not the conditions one by one: several metrics or rules under one.
+    """
 
     treatment: Arm = ADAMW
     control: Arm = ADAM_L2
     conditions: Sequence[str] = ()
     rule: str | None = None
+    regimes: Mapping[str, Regime] = field(default_factory=dict)
+
+    def over(self, claim: Claim, conditions: Sequence[str]) -> Mapping[str, Regime]:
+        """Every regime of the claim, of a protocol with these conditions."""
+        return self.regimes or {n: Regime(n, claim.metric, self.rule) for n in self.conditions or conditions}
 
 
 @dataclass(frozen=True)
@@ -150,7 +170,7 @@ class Protocol:
         """What chooses, for every configuration on the tuning seeds."""
         condition = self[name]
         runs = condition.runs(self.tuning_seeds if seeds is None else seeds, count)
-        table = condition.train(runs, ("validation",))
+        table = condition.train(runs, tuple(condition.seen))
         return table[table["metric"].isin(condition.rules.values())].assign(condition=name)
 
     def choose(self, tuning: pd.DataFrame) -> pd.DataFrame:
@@ -215,11 +235,22 @@ class Protocol:
                 continue
             there = tables["evaluation"]["condition"].unique() if "evaluation" in tables else ()
             found[claim.id] = {
-                name: self.contrast(tables, name, claim.metric, how.treatment, how.control, how.rule)
-                for name in how.conditions or self.conditions
-                if name in there
+                name: replace(
+                    self.contrast(tables, one.condition, one.metric, how.treatment, how.control, one.rule),
+                    metric=claim.metric,
+                )
+                for name, one in how.over(claim, self.conditions).items()
+                if one.condition in there
             }
         return found
+
+    def primary_condition(self, claim: Claim) -> str | None:
+        """The condition under which a claim is decided; None where a measurement decides it."""
+        how = self.claims[claim]
+        if isinstance(how, Contrast):
+            primary = how.over(claim, self.conditions).get(claim.primary)
+            return primary and primary.condition
+        return claim.primary if claim.primary in self.conditions else None
 
     def live(
         self,
@@ -240,7 +271,7 @@ class Protocol:
     def retuned(self, tuning: Sequence[int], evaluation: Sequence[int]) -> dict[str, dict[str, Effect]]:
         """The claims' primary comparisons once more from the start, tuning included, on other seeds."""
         tables: dict[str, pd.DataFrame] = {one.name: one.function(evaluation) for one in self.measurements}
-        primary = list(dict.fromkeys(claim.primary for claim in self.claims if claim.primary in self.conditions))
+        primary = list(dict.fromkeys(name for claim in self.claims if (name := self.primary_condition(claim))))
         if primary:
             tunings = [self.tune(name, tuning) for name in primary]
             tables["tuning"] = pd.concat(tunings, ignore_index=True)
