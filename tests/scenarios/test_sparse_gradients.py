@@ -225,7 +225,7 @@ def test_a_task_is_what_its_name_says(name, kind, classes):
 @pytest.mark.parametrize("name", tasks.CONDITIONS)
 def test_each_arm_of_a_condition_tries_the_same_learning_rates(name):
     runs = tasks.CONDITIONS[name].runs([0])
-    assert runs.groupby("arm")["lr"].apply(lambda lr: tuple(sorted(lr))).nunique() == 1 and len(runs) == 90
+    assert runs.groupby("arm")["lr"].apply(lambda lr: tuple(sorted(lr))).nunique() == 1 and len(runs) in (72, 90)
     assert (runs["lr"] * runs["weight_decay"]).max() < 1
 
 

@@ -34,10 +34,10 @@ RANGES = {
     ("synthetic", "MLP, LayerNorm"): {
         "lr": (0.001, 0.1), "weight_decay": (0.1, 30.0), "l2": (0.001, 0.3), "count": 30,
     },
-    (LIBRARY, "linear"): {"lr": (0.001, 0.1), "weight_decay": (0.05, 15.0), "l2": (0.000003, 0.0009), "count": 30},
-    (LIBRARY, "MLP"): {"lr": (0.001, 0.1), "weight_decay": (0.05, 15.0), "l2": (0.000003, 0.0009), "count": 30},
+    (LIBRARY, "linear"): {"lr": (0.001, 0.1), "weight_decay": (0.05, 15.0), "l2": (0.000003, 0.0009), "count": 24},
+    (LIBRARY, "MLP"): {"lr": (0.001, 0.1), "weight_decay": (0.05, 15.0), "l2": (0.000003, 0.0009), "count": 24},
     (LIBRARY, "MLP, LayerNorm"): {
-        "lr": (0.001, 0.1), "weight_decay": (0.1, 30.0), "l2": (0.0001, 0.03), "count": 30,
+        "lr": (0.001, 0.1), "weight_decay": (0.1, 30.0), "l2": (0.0001, 0.03), "count": 24,
     },
 }  # fmt: skip
 
@@ -67,7 +67,8 @@ def condition(text: str, model: str) -> Condition:
         words, classes = SIZES["library"]["vocabulary"], len(library_packages())
     task = Task(f"{text} · {model}", classifier(model, words, classes), lambda seed: texts(text, seed))
     ranges = RANGES[text if text == LIBRARY else "synthetic", model]
-    return Condition(task, ranges, steps=300, batch_size=50, schedule="cosine")
+    chunk = 40 if text == LIBRARY else None  # 2,000 words
+    return Condition(task, ranges, steps=300, batch_size=50, schedule="cosine", chunk_size=chunk)
 
 
 CONDITIONS = {
