@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from .display import Shown
-from .evidence import VERDICTS, Claim, Effect, divided, holm, judge, pooled, scale_of, show, verdict
+from .evidence import VERDICTS, Claim, Effect, decimals_of, divided, holm, judge, pooled, scale_of, show, verdict
 from .ledger import Record
 
 SYMBOLS = {
@@ -147,7 +147,8 @@ def _folded_card(claim: Claim, effects: Mapping[str, Effect], note: str) -> Show
     rows = [(regime, effect, "; ".join(effect.remarks())) for regime, effect in others.items()]
     contrasts = {effect.contrast for effect in effects.values()}
     own = {regime: f"{e.contrast}: " if len(contrasts) > 1 else "" for regime, e in effects.items()}
-    closing = " ".join(filter(None, (_common(effects, points) if len(contrasts) == 1 else "", note)))
+    alike = len(contrasts) == 1 and not claim.arithmetic  # a formula's regimes have no mean of interest
+    closing = " ".join(filter(None, (_common(effects, points) if alike else "", note)))
 
     about = [(key, text) for key, text in about if text]
     body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
@@ -178,7 +179,8 @@ def _folded_card(claim: Claim, effects: Mapping[str, Effect], note: str) -> Show
 
 
 def _range(bounds: tuple[float, float], points: bool) -> str:
-    low, high = (show(100 * bound if points else bound, 2) for bound in bounds)
+    factor, digits = (100, 2) if points else (1, decimals_of("raw", *bounds))
+    low, high = (show(factor * bound, digits) for bound in bounds)
     return f"[{low}, {high}]"
 
 
@@ -186,8 +188,9 @@ def _common(effects: Mapping[str, Effect], points: bool) -> str:
     """What all regimes have in common."""
     if len(effects) < 3:
         return ""
-    found, unit = pooled(effects), "pp" if points else ""
-    mean, spread = (show(100 * x if points else x, 2, unit) for x in (found.mean, found.tau))
+    found = pooled(effects)
+    factor, digits, unit = (100, 2, "pp") if points else (1, decimals_of("raw", found.low, found.high), "")
+    mean, spread = (show(factor * x, digits, unit) for x in (found.mean, found.tau))
     interval = _range((found.low, found.high), points)
     return f"Over all {found.n} regimes: {mean} {interval}, with a spread between regimes of {spread.lstrip('+')}."
 

@@ -105,7 +105,7 @@ class Measurement:
     """A mechanism or a dose, measured without tuning: ``function(seeds)`` → a table.
 
     probed: which rows of the first seed's table a record's probe keeps, as tidy rows (arm, seed, step, metric, value),
-    held to ``atol``.
+    held to ``atol``. tunes: whether it runs on tuning seeds, from which something is chosen.
     """
 
     name: str
@@ -113,6 +113,17 @@ class Measurement:
     seeds: Sequence[int]
     probed: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     atol: float = 1e-3
+    tunes: bool = False
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Where a claim is judged: a condition, the metric that is read there, and the rule that chose (by default the
+    condition's first)."""
+
+    condition: str
+    metric: str
+    rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,9 +158,10 @@ class Contrast:
 class Protocol:
     """A chapter's conditions × arms × seeds, its measurements, and the claims that they decide.
 
-    claims: {claim: a Contrast, or a function of the tables → {regime: Effect}}. probed: the conditions of which a
-    record's probe trains a run an arm. settings: what else defines the protocol, as JSON holds it. kept: a pattern of
-    the metrics that the evaluation keeps.
+    claims: {claim: a Contrast, or a function of the tables → {regime: Effect}}. measured: conditions that measurements
+    train by themselves, without tuning. probed: the conditions, of either kind, of which a record's probe trains a run
+    an arm, probed_metrics a pattern of what it keeps of them. settings: what else defines the protocol, as JSON holds
+    it. kept: a pattern of the metrics that the evaluation keeps.
     """
 
     chapter: str
@@ -158,14 +170,17 @@ class Protocol:
     tuning_seeds: Sequence[int]
     evaluation_seeds: Sequence[int]
     measurements: Sequence[Measurement] = ()
+    measured: Mapping[str, Condition] = field(default_factory=dict)
     probed: Sequence[str] = ()
+    probed_metrics: str = ""
     settings: Mapping = field(default_factory=dict)
     kept: str = "accuracy|norm"
 
     def __getitem__(self, name: str) -> Condition:
-        if name not in self.conditions:
-            raise ValueError(f"name: {name!r} is no condition; choose from {', '.join(map(repr, self.conditions))}")
-        return self.conditions[name]
+        known = {**self.conditions, **self.measured}
+        if name not in known:
+            raise ValueError(f"name: {name!r} is no condition; choose from {', '.join(map(repr, known))}")
+        return known[name]
 
     def tune(self, name: str, seeds: Sequence[int] | None = None, count: int | None = None) -> pd.DataFrame:
         """What chooses, for every configuration on the tuning seeds."""
@@ -271,7 +286,9 @@ class Protocol:
 
     def retuned(self, tuning: Sequence[int], evaluation: Sequence[int]) -> dict[str, dict[str, Effect]]:
         """The claims' primary comparisons once more from the start, tuning included, on other seeds."""
-        tables: dict[str, pd.DataFrame] = {one.name: one.function(evaluation) for one in self.measurements}
+        tables: dict[str, pd.DataFrame] = {
+            one.name: one.function(tuning if one.tunes else evaluation) for one in self.measurements
+        }
         primary = list(dict.fromkeys(name for claim in self.claims if (name := self.primary_condition(claim))))
         if primary:
             tunings = [self.tune(name, tuning) for name in primary]
@@ -297,20 +314,21 @@ class Protocol:
             runs = condition.vary(condition.middle().assign(seed=0))
             record = sorted({1, min(20, steps), steps})
             table = condition.train(runs, ("train", "validation"), record=record, steps=steps, device="cpu")
-            found.append(table.assign(condition=name))
+            found.append(table[table["metric"].str.contains(self.probed_metrics)].assign(condition=name))
         probes = [probe_rows(pd.concat(found, ignore_index=True))] if found else []
         for one in self.measurements:
             if one.probed is not None:
                 probes.append(probe_rows(one.probed(one.function(list(one.seeds)[:1])), atol=one.atol))
-        tasks = {name: condition.task for name, condition in self.conditions.items()}
-        if tasks:
-            probes.append(untrained(tasks, {name: condition.decays for name, condition in self.conditions.items()}))
+        known = {**self.conditions, **self.measured}
+        if known:
+            tasks = {name: condition.task for name, condition in known.items()}
+            probes.append(untrained(tasks, {name: condition.decays for name, condition in known.items()}))
         return pd.concat(probes, ignore_index=True)
 
     @property
     def study(self) -> Study:
         """What the ledger keeps and checks."""
-        conditions = {name: condition.described() for name, condition in self.conditions.items()}
+        conditions = {n: condition.described() for n, condition in {**self.conditions, **self.measured}.items()}
         seeds = {"tuning_seeds": list(self.tuning_seeds), "evaluation_seeds": list(self.evaluation_seeds)}
         measured = {one.name: list(one.seeds) for one in self.measurements}
         settings = {"conditions": conditions, **seeds, "measurements": measured} | dict(self.settings)

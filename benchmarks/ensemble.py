@@ -32,10 +32,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this clone's package, whatever is installed
 from adamw_book.ensemble import batch_order, initial_parameters, train  # noqa: E402
 from adamw_book.evidence import grid  # noqa: E402
-from adamw_book.scenarios.decoupled_weight_decay import TASK  # noqa: E402
+from adamw_book.scenarios.decoupled_weight_decay import CONDITIONS  # noqa: E402
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take most of a GPU's memory
 BATCH = 50
+TASK = CONDITIONS["MLP"].task
 SETTINGS = {
     "default": {},
     "loop": {"foreach": False, "fused": False},

@@ -206,6 +206,14 @@ def test_the_answer_stands_on_one_line_and_the_rest_is_folded_away():
     assert "<b>" not in html
 
 
+def test_small_numbers_that_are_no_percentages_keep_four_decimals():
+    radius = dataclasses.replace(PRIMARY, metric="test radius")
+    effects = {regime: dataclasses.replace(e, metric="test radius") for regime, e in MAP.items()}
+    words = Tree(claim_card(radius, effects)._repr_html_()).words()
+    for part in ("depth 8: +0.0200 [+0.0160, +0.0240]", "other tuning seeds [+0.0170, +0.0230]", "regimes: +0.0025 ["):
+        assert part in words, part
+
+
 def test_a_map_that_is_not_divided_says_nothing_of_what_divides_it():
     words = Tree(claim_card(PRIMARY, {"depth 8": MAP["depth 8"], "depth <1>": MAP["depth <1>"]})._repr_html_()).words()
     assert "It depends on" not in words and "Over all" not in words

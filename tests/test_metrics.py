@@ -7,7 +7,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score, roc_curve
 
 from adamw_book import metrics
-from adamw_book.scenarios import covariate_shift
+from adamw_book.scenarios.covariate_shift import tasks
 from adamw_book.task import accuracy
 
 
@@ -97,9 +97,9 @@ def test_a_network_that_diverged_is_no_correct_one():
     targets = torch.zeros(3, 3, dtype=torch.long)
     assert accuracy(logits, targets).tolist() == [1, 0, 0]
     targets[:, 0] = 2  # the label 0 without the bit, so that both groups occur
-    found = covariate_shift.balanced_accuracy(logits, targets)
+    found = tasks.balanced_accuracy(logits, targets)
     assert found[0] > 0 and found[1:].tolist() == [0, 0]
-    assert covariate_shift.winter_accuracy(logits, targets)[1:].tolist() == [0, 0]
+    assert tasks.winter_accuracy(logits, targets)[1:].tolist() == [0, 0]
 
 
 def test_a_threshold_may_differ_from_replica_to_replica():

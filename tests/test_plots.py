@@ -395,6 +395,12 @@ def test_paired_strip_shows_seeds_mean_interval_and_the_band_that_does_not_matte
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first regime is at the top
 
 
+def test_the_strip_of_small_numbers_gives_all_together_four_decimals():
+    rows = {name: dataclasses.replace(effect(mean), metric="radius") for name, mean in (("deep", 0.02), ("flat", 0.0))}
+    words = [text.get_text() for text in paired_strip(rows, 0.005, together=True).texts]
+    assert any(word.startswith("+0.0100\n[") for word in words), words
+
+
 def test_the_strip_of_tuned_arms_shows_both_parts_what_has_no_decay_and_all_together():
     one = effect(0.02)
     tuned = dataclasses.replace(one, low=one.mean - 0.03, high=one.mean + 0.03, by_seeds=(one.low, one.high))

@@ -230,6 +230,15 @@ def test_a_probe_trains_a_run_an_arm_and_looks_at_every_task():
     assert decayed == 64 * 4 + 4 * 10  # neither biases nor gains
 
 
+def test_what_a_measurement_trains_by_itself_is_probed_and_not_tuned():
+    own = declared(
+        conditions={}, claims={}, measured={"other labels": condition("other labels")}, probed=["other labels"]
+    )
+    assert list(own.run()) == ["drift"] and "other labels" in own.study.settings["conditions"]
+    runs = set(own.probe()["run"])
+    assert "untrained, other labels, seed 0" in runs and "AdamW, other labels, seed 0" in runs
+
+
 def test_a_run_that_was_stopped_goes_on_with_what_it_had(tmp_path):
     done = []
 

@@ -12,7 +12,7 @@ from adamw_book.evidence import grid
 from adamw_book.ledger import PROBE
 from adamw_book.ledger.checks import _drifted
 from adamw_book.models import CNN, MLP
-from adamw_book.scenarios.adversarial_robustness import adversarial
+from adamw_book.scenarios.adversarial_robustness.tasks import adversarial
 from adamw_book.untrained import untrained
 
 TASK = Task("digits", lambda: MLP(depth=2), lambda seed: digits_splits(seed, train=100), perturb=adversarial)

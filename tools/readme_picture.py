@@ -8,12 +8,13 @@ from adamw_book import ledger, plots
 from adamw_book.scenarios.decoupled_weight_decay import INDEPENDENT
 
 TARGET = Path(__file__).resolve().parent.parent / "_static" / "readme_heatmap.png"
-TITLES = {"Adam + L2": "Adam + L2: ℓ", "AdamW": "AdamW as in torch: λ", INDEPENDENT: "AdamW as in the paper: λ′"}
+TITLES = {"Adam + L2": "Adam + L2: ℓ", "AdamW": "AdamW as in torch: λ", INDEPENDENT.name: "AdamW as in the paper: λ′"}
 
 
 def main() -> None:
     plots.style()
     runs = ledger.read("decoupled_weight_decay.separability").tables["map"]
+    runs = runs[runs["condition"] == "MLP"]
     best = runs.groupby(["arm", "lr", "decay"])["value"].mean().max()
     panels = {title: runs[runs["arm"] == arm] for arm, title in TITLES.items()}
     axes = plots.heat_map_pair(panels, "validation accuracy", y="decay", limits=(0.7, best))

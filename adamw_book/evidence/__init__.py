@@ -14,7 +14,7 @@ tables, not models.
 """
 
 from .claims import MIN_SEEDS, OUTCOMES, VERDICTS, Claim, combine, decide, divided, judge, judgements, verdict
-from .comparison import Effect, paired, scale_of, show
+from .comparison import Effect, decimals_of, paired, scale_of, show
 from .designs import choose, edge_of, picks, resampled_counts, scores_of, search
 from .grids import EdgeWarning, grid, retrain, select, spread, three_arms, without_decay
 from .maps import Pooled, holm, pooled, surviving
@@ -34,6 +34,7 @@ __all__ = [
     "choose",
     "combine",
     "decide",
+    "decimals_of",
     "divided",
     "edge_of",
     "grid",

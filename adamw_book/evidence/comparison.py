@@ -33,6 +33,12 @@ def scale_of(metric: str) -> str:
     return "pp" if any(word in metric.lower() for word in _FRACTIONS) else "raw"
 
 
+def decimals_of(scale: str, *numbers: float) -> int:
+    """The decimals that numbers on a scale are printed with: 2 for percentage points and for values beyond 1, else
+    4."""
+    return 2 if scale == "pp" or max(map(abs, numbers)) >= 1 else 4
+
+
 @dataclass(frozen=True, eq=False)
 class Effect:
     """A paired difference over seeds: positive favours the treatment.
@@ -140,7 +146,7 @@ class Effect:
             raise ValueError(f"scale is {scale!r}; expected 'pp', 'raw' or None")
         factor, unit = (100, "pp") if scale == "pp" else (1, "")
         if digits is None:
-            digits = 2 if scale == "pp" or max(abs(self.low), abs(self.high)) >= 1 else 4
+            digits = decimals_of(scale, self.low, self.high)
         low, high = show(factor * self.low, digits), show(factor * self.high, digits)
         return show(factor * self.mean, digits, unit), f"[{low}, {high}]"
 

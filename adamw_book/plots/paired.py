@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..evidence import Effect, pooled, scale_of, show
+from ..evidence import Effect, decimals_of, pooled, scale_of, show
 from .theme import ARM_STYLE, WIDTH, given_or_new, label_of, styled
 
 
@@ -66,8 +66,9 @@ def paired_strip(
         common, row = pooled(effects), len(rows)
         corners = [(common.low, 0), (common.mean, -0.22), (common.high, 0), (common.mean, 0.22)]
         ax.fill([factor * x for x, _ in corners], [row + y for _, y in corners], color="black", zorder=3)
-        interval = f"[{show(factor * common.low, 2)}, {show(factor * common.high, 2)}]"
-        mean = show(factor * common.mean, 2, "pp" if scale == "pp" else "")
+        digits = decimals_of(scale, common.low, common.high)
+        interval = f"[{show(factor * common.low, digits)}, {show(factor * common.high, digits)}]"
+        mean = show(factor * common.mean, digits, "pp" if scale == "pp" else "")
         place = {"xycoords": ("axes fraction", "data"), "xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         ax.annotate(f"{mean}\n{interval}", (1, row), fontsize=10.5, **place)
         rows.append("all together")

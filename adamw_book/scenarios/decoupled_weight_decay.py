@@ -10,15 +10,24 @@ import numpy as np
 import pandas as pd
 import torch
 
+from adamw_book.arms import ADAM_L2, ADAMW, INDEPENDENT
 from adamw_book.data import digits_splits
 from adamw_book.dynamics import drive, silent
 from adamw_book.ensemble import Snapshot, Task, train
-from adamw_book.evidence import Claim, Effect, grid, paired, retrain
-from adamw_book.ledger import Study, probe_rows
+from adamw_book.evidence import (
+    Claim,
+    Effect,
+    Side,
+    choose,
+    grid,
+    paired,
+    picks,
+    resampled_counts,
+    scores_of,
+    smoothed,
+)
 from adamw_book.models import MLP
-from adamw_book.untrained import untrained
-
-INDEPENDENT = "AdamW, lr-independent"
+from adamw_book.protocol import Condition, Measurement, Protocol
 
 
 def decades(low: float, high: float, a_decade: int = 4) -> list[float]:
@@ -28,20 +37,17 @@ def decades(low: float, high: float, a_decade: int = 4) -> list[float]:
     return [float(f"{10**e:.3g}") for e in np.linspace(low, high, round((high - low) * a_decade) + 1)]
 
 
-SETTINGS = {
-    "task": "digits, MLP 64-32-10",
-    "train": 300,
-    "label_noise": 0.2,
-    "steps": 600,
-    "batch_size": 50,
-    "lr": decades(-3, -1.5),
-    "weight_decay": decades(-2, 0.75),
-    "l2": decades(-4, -1.25),
-    "decay_per_step": decades(-4.25, -1.5),
-    "null_coordinate": {"coefficients": [0.1, 0.3, 1.0], "steps": 50, "start": [0.1, 1.0], "log10_lr": [-3.5, -3.0]},
-    "tuning_seeds": list(range(10)),
-    "evaluation_seeds": list(range(100, 112)),
-}
+MODELS = {"MLP": MLP, "MLP, LayerNorm": lambda: MLP(norm=True)}
+ARMS = (ADAMW, ADAM_L2, INDEPENDENT)
+LR = {"MLP": decades(-3, -1.5), "MLP, LayerNorm": decades(-3.5, -2)}
+DECAYS = {  # of each network, settled on validation data: the best of each learning rate lies inside
+    "MLP": {"AdamW": decades(-2, 0.75), "Adam + L2": decades(-3.75, -1), INDEPENDENT.name: decades(-3.75, -1)},
+    "MLP, LayerNorm": {
+        "AdamW": decades(-0.5, 2.25), "Adam + L2": decades(-2, 0.75), INDEPENDENT.name: decades(-3, -0.25),
+    },
+}  # fmt: skip
+NULL = {"coefficients": [0.1, 0.3, 1.0], "steps": 50, "start": [0.1, 1.0], "log10_lr": [-3.5, -3.0]}
+TUNING_SEEDS, EVALUATION_SEEDS = range(10), range(2000, 2024)
 
 UNCONDITIONAL = Claim(
     id="decoupled_weight_decay.unconditional",
@@ -57,6 +63,8 @@ UNCONDITIONAL = Claim(
     "zero.",
     metric="response of the shrinkage to the coefficient",
     smallest_effect=0.5,
+    primary="null coordinate",
+    arithmetic=True,
 )
 SEPARABILITY = Claim(
     id="decoupled_weight_decay.separability",
@@ -66,132 +74,117 @@ SEPARABILITY = Claim(
     source="The paper behind the chapter (Loshchilov and Hutter, 2019) shows maps of test error in which the best "
     "decay hardly depends on "
     "the learning rate once the decay is decoupled, while for Adam + L2 the two must be tuned together.",
-    criterion="The accuracy change under transfer (test accuracy at one learning rate with the decay that was best at "
-    "another, minus that with the decay that was best there, averaged over all pairs) lies above that of Adam + L2 "
-    "by at "
-    "least half a percentage point, with the 95% interval above zero.",
+    criterion="Supported: the accuracy change under transfer (test accuracy at one learning rate with the decay that "
+    "was best at another, minus that with the decay that was best there, averaged over all pairs) lies above that of "
+    "Adam + L2 by half a percentage point or more, with the 95% interval above zero.",
     metric="accuracy change under transfer",
     smallest_effect=0.005,
-)
-
-TASK = Task(
-    "digits, 20% label noise",
-    MLP,
-    lambda seed: digits_splits(seed, train=SETTINGS["train"], label_noise=SETTINGS["label_noise"]),
+    primary="MLP, as torch writes it: ηλ a step",
+    dividing="the way to write the decay and on whether the network is normalised",
 )
 
 
-def map_runs(seeds, settings: dict = SETTINGS) -> pd.DataFrame:
-    """The runs of the map: every learning rate × every decay, in three parametrisations, for each seed.
+def data(seed: int):
+    """300 digits of which one in five carries a wrong label, and 597 test images that no seed tunes on."""
+    return digits_splits(seed, train=300, label_noise=0.2, fixed_test=True)
+
+
+def condition(model: str) -> Condition:
+    """A network (a name in ``MODELS``) and the ranges of its map."""
+    own = DECAYS[model]
+    ranges = {
+        "lr": (LR[model][0], LR[model][-1]),
+        "weight_decay": (own["AdamW"][0], own["AdamW"][-1]),
+        "l2": (own["Adam + L2"][0], own["Adam + L2"][-1]),
+        "count": len(LR[model]) * len(own["AdamW"]),
+    }
+    return Condition(Task(model, MODELS[model], data), ranges, steps=600, batch_size=50, arms=ARMS)
+
+
+CONDITIONS = {model: condition(model) for model in MODELS}
+
+
+def map_runs(model: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """The runs of a network's map: every learning rate × every decay, in three parametrisations, for each seed.
 
     Column ``decay`` is the number that the arm's user would tune: λ of torch's AdamW (the weights lose the share ηλ
     a step), ℓ of Adam + L2, and for the arm "AdamW, lr-independent" the share λ′ that the weights lose a step
     whatever η, as in Loshchilov & Hutter's equation; that arm is run as weight_decay = λ′/η.
     """
-    arms = {
-        "AdamW": {"lr": settings["lr"], "weight_decay": settings["weight_decay"]},
-        "Adam + L2": {"lr": settings["lr"], "l2": settings["l2"]},
-        INDEPENDENT: {"lr": settings["lr"], "weight_decay": settings["decay_per_step"]},
-    }
-    runs = grid(arms, seeds)
+    decays = DECAYS[model]
+    runs = grid({arm.name: {"lr": LR[model], arm.decay: decays[arm.name]} for arm in ARMS}, seeds)
     runs["decay"] = runs["weight_decay"] + runs["l2"]
-    independent = runs["arm"] == INDEPENDENT
+    independent = runs["arm"] == INDEPENDENT.name
     runs.loc[independent, "weight_decay"] = runs["decay"][independent] / runs["lr"][independent]
     return runs
 
 
-def train_map(runs: pd.DataFrame, evaluate=("validation",), steps: int = SETTINGS["steps"]) -> pd.DataFrame:
-    """Train the map's runs; returns the table of :func:`adamw_book.ensemble.train`, metric "<split> accuracy" and
-    "<split> loss"."""
-    return train(TASK, runs, steps=steps, batch_size=SETTINGS["batch_size"], evaluate=evaluate).table
+def train_map(model: str, seeds: Sequence[int], split: str) -> pd.DataFrame:
+    """A network's map: the accuracy on ``split`` of each of :func:`map_runs` at the end, column ``condition`` its
+    name."""
+    table = CONDITIONS[model].train(map_runs(model, seeds), (split,))
+    return table[table["metric"] == f"{split} accuracy"].assign(condition=model)
 
 
-def _last(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of a metric at its last step, one a run."""
-    rows = table[table["metric"] == metric]
-    rows = rows[rows["step"] == rows["step"].max()]
-    if rows.empty or rows.duplicated(["arm", "lr", "decay", "seed"]).any():
-        raise ValueError(f"table: {len(rows)} rows of {metric!r} at the last step; one for each run is needed")
-    return rows
+def maps(seeds: Sequence[int], split: str = "validation") -> pd.DataFrame:
+    """:func:`train_map` of every network."""
+    return pd.concat([train_map(model, seeds, split) for model in MODELS], ignore_index=True)
 
 
 def best_decay(table: pd.DataFrame) -> pd.DataFrame:
-    """For each arm and learning rate the decay with the best mean validation accuracy over seeds at the last step:
-    columns arm, lr, decay, score, edge (bool). A decay that diverged in any seed is never chosen.
-
-    Raises ValueError where there is no such accuracy, the decays of an arm were not tried on equally many seeds, or
-    every decay of a learning rate diverged.
-    """
-    rows = _last(table, "validation accuracy")
-    counts = rows.groupby(["arm", "lr", "decay"])["seed"].nunique()
-    if (counts.groupby("arm").nunique() > 1).any():
-        raise ValueError(f"table: from {counts.min()} to {counts.max()} seeds a decay; equally many are needed")
-    means = rows.groupby(["arm", "lr", "decay"])["value"].agg(lambda v: v.mean(skipna=False)).reset_index()
-    means["value"] = means["value"].where(np.isfinite(means["value"]))
-    if lost := list(means.groupby(["arm", "lr"]).filter(lambda m: m["value"].isna().all())["arm"]):
-        raise ValueError(
-            f"table: every decay of {lost[0]!r} has a value that is not finite at some lr; none can be chosen"
-        )
-    best = means.loc[means.groupby(["arm", "lr"])["value"].idxmax()].rename(columns={"value": "score"})
-    limits = means.groupby("arm")["decay"].agg(["min", "max"])
-    best["edge"] = [row.decay in tuple(limits.loc[row.arm]) for row in best.itertuples()]
-    return best.reset_index(drop=True)
-
-
-def _rates(best: pd.DataFrame) -> None:
-    counts = best.groupby("arm")["lr"].nunique()
-    if not len(counts) or (counts < 2).any():
-        raise ValueError(f"best: {counts.to_dict()} learning rates; at least two for each arm are needed")
+    """For each arm and learning rate of one network's map the decay with the best mean validation accuracy:
+    :func:`adamw_book.evidence.choose`'s winners, with the column ``decay``."""
+    best = choose(table.assign(rate=table["lr"]), "validation accuracy", by=["rate"])
+    best = best[best["winner"]]
+    share = np.where(best["arm"] == INDEPENDENT.name, best["lr"], 1.0)
+    return best.assign(decay=best["weight_decay"] * share + best["l2"]).reset_index(drop=True)
 
 
 def slopes(best: pd.DataFrame) -> pd.Series:
     """Slope of log(best decay) against log(lr) for each arm, by least squares: 0 would be a best decay that ignores
     lr. Raises ValueError for a decay of 0, which has no logarithm, and for an arm with one learning rate."""
-    _rates(best)
-    if not (best["decay"] > 0).all():
-        raise ValueError(f"best: the decay {best['decay'].min()}; decays above 0 are needed")
+    rates = best.groupby("arm")["lr"].nunique()
+    if not len(best) or rates.min() < 2 or not best["decay"].min() > 0:
+        raise ValueError(
+            f"best: {rates.to_dict()} learning rates, the smallest decay {best['decay'].min()}; at least two for each "
+            "arm, and decays above 0, are needed"
+        )
     return best.groupby("arm").apply(
         lambda b: np.polyfit(np.log(b["lr"]), np.log(b["decay"]), 1)[0], include_groups=False
     )
 
 
-def transfer_change(table: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
-    """What happens to test accuracy at one learning rate with the decay that was best at another, by arm and seed.
+def transfer(table: pd.DataFrame, arm: str) -> Side:
+    """What happens to an arm's test accuracy at one learning rate with the decay that was best at another: the mean
+    over all ordered pairs η ≠ η′ of acc(η, decay*(η′)) − acc(η, decay*(η)), minus the *transfer regret*.
 
-    Mean over all ordered pairs η ≠ η′ of acc(η, decay*(η′)) − acc(η, decay*(η)): minus the *transfer regret*. ``best``
-    comes from validation data of other seeds (:func:`best_decay`). Returns a tidy table: arm, seed, step, metric,
-    value.
+    table: one network's map, validation accuracy on the tuning seeds and test accuracy on others. A configuration of
+    the side returned is a *way to tune*, a decay for each learning rate, and its score the mean validation accuracy
+    over these: so :func:`adamw_book.evidence.smoothed` tunes every learning rate again in each resample. Raises
+    ValueError for fewer than two learning rates.
     """
-    _rates(best)
-    rows, last = [], _last(table, "test accuracy")
-    values = last.set_index(["arm", "seed", "lr", "decay"])["value"]
-    step = int(last["step"].max())
-    for arm, chosen in best.groupby("arm"):
-        decay = dict(zip(chosen["lr"], chosen["decay"], strict=True))
-        for seed, own in values.loc[arm].groupby(level="seed"):
-            own = own.droplevel("seed")
-            gaps = [own[eta, decay[other]] - own[eta, decay[eta]] for eta in decay for other in decay if other != eta]
-            rows.append(
-                {"arm": arm, "seed": seed, "step": step, "metric": SEPARABILITY.metric, "value": float(np.mean(gaps))}
-            )
-    return pd.DataFrame(rows)
+    own = table[table["arm"] == arm]
+    rates = np.unique(own["lr"])
+    if len(rates) < 2:
+        raise ValueError(f"table: {len(rates)} learning rates of {arm!r}; at least two are needed")
+    tuned, tested = (
+        [scores_of(own[own["lr"] == lr], f"{split} accuracy") for lr in rates] for split in ("validation", "test")
+    )
+    counts = resampled_counts(len(tuned[0]))
+    ways = np.unique([picks(scores, counts) for scores in tuned], axis=1).T  # (ways, rates): the decay's place
+    scores = np.mean([s.to_numpy()[:, ways[:, i]] for i, s in enumerate(tuned)], axis=0)
+    accuracy = np.stack([s.to_numpy() for s in tested], axis=1)  # (seeds, rates, decays)
+    kept = accuracy[:, :, ways].transpose(0, 2, 1, 3)  # (seeds, ways, η, η′): at η with the decay of η′
+    n = len(rates)
+    change = (kept.sum((2, 3)) - n * np.trace(kept, axis1=2, axis2=3)) / (n * (n - 1))
+    frames = (pd.DataFrame(x, index=t[0].index) for x, t in ((scores, tuned), (change, tested)))
+    return Side(arm, *frames, decayed=False)
 
 
-def transfer_runs(best: pd.DataFrame, seeds) -> pd.DataFrame:
-    """The runs that :func:`transfer_change` needs: each arm's best decays, each at every learning rate, on fresh
-    seeds."""
-    _rates(best)
-    runs, seeds = [], list(seeds)
-    for arm, chosen in best.groupby("arm"):
-        decays = sorted(chosen["decay"].unique())
-        part = pd.MultiIndex.from_product([chosen["lr"], decays], names=["lr", "decay"]).to_frame(index=False)
-        part["arm"] = arm
-        part["l2"] = part["decay"] if arm == "Adam + L2" else 0.0
-        part["weight_decay"] = (
-            0.0 if arm == "Adam + L2" else part["decay"] / (part["lr"] if arm == INDEPENDENT else 1.0)
-        )
-        runs.append(retrain(part, seeds, used=SETTINGS["tuning_seeds"]))
-    return pd.concat(runs, ignore_index=True)[["lr", "decay", "seed", "arm", "l2", "weight_decay"]]
+def regret(side: Side) -> pd.Series:
+    """The transfer regret of each evaluation seed, every way to tune counted by its share of the resamples."""
+    picked = side.picked(resampled_counts(len(side.scores)))
+    return -(side.values @ (np.bincount(picked, minlength=side.values.shape[1]) / len(picked)))
 
 
 def box(betas2: Sequence[float], decays: Sequence[float], steps: Sequence[int], lr: float = 1e-2) -> pd.DataFrame:
@@ -203,7 +196,7 @@ def box(betas2: Sequence[float], decays: Sequence[float], steps: Sequence[int], 
         return {"largest weight": torch.stack(weights).amax(0)}
 
     steps = list(steps)
-    linear = Task("digits, linear", lambda: torch.nn.Linear(64, 10), TASK.data)
+    linear = Task("digits, linear", lambda: torch.nn.Linear(64, 10), data)
     runs = grid({"AdamW": {"lr": [lr], "weight_decay": list(decays)}}, [0])
     columns = {}
     for beta2 in betas2:
@@ -216,10 +209,7 @@ def box(betas2: Sequence[float], decays: Sequence[float], steps: Sequence[int], 
     return pd.DataFrame(columns).rename_axis("λ")
 
 
-# ---------------------------------------------------------------- the full protocol
-
-
-def null_coordinate_response(seeds: Sequence[int], settings: Mapping = SETTINGS["null_coordinate"]) -> pd.DataFrame:
+def null_coordinate_response(seeds: Sequence[int], settings: Mapping = NULL) -> pd.DataFrame:
     """How the shrinkage of a null coordinate responds to the coefficient: slope of log(−log(w_T / w_0)) against
     log(coefficient).
 
@@ -245,27 +235,16 @@ def null_coordinate_response(seeds: Sequence[int], settings: Mapping = SETTINGS[
     return pd.DataFrame(rows)
 
 
-def run() -> dict[str, pd.DataFrame]:
-    """The full protocol: the map on the tuning seeds, the runs for the transfer regret on fresh ones, the null
-    coordinates."""
-    tuning = train_map(map_runs(SETTINGS["tuning_seeds"]))
-    tuning = tuning[tuning["metric"] == "validation accuracy"]
-    best = best_decay(tuning)
-    transfer = train_map(transfer_runs(best, SETTINGS["evaluation_seeds"]), evaluate=("test",))
-    transfer = transfer[transfer["metric"] == "test accuracy"]
-    return {
-        "map": tuning,
-        "winners": best,
-        "transfer": transfer,
-        "null_coordinate": null_coordinate_response(SETTINGS["evaluation_seeds"]),
-    }
-
-
-def separability_effects(change: pd.DataFrame) -> dict[str, Effect]:
-    """Regret of Adam + L2 minus that of each form of AdamW, paired over seeds, from :func:`transfer_change`'s
-    table."""
-    regimes = {"as torch writes it, ηλ a step": "AdamW", "as the paper writes it, λ′ a step": INDEPENDENT}
-    return {regime: paired(change, arm, "Adam + L2", SEPARABILITY.metric) for regime, arm in regimes.items()}
+def separability_effects(table: pd.DataFrame) -> dict[str, Effect]:
+    """Regret of Adam + L2 minus that of each form of AdamW, for each network, from the tables of :func:`maps` on tuning
+    seeds and, test accuracy, on others."""
+    forms = {"as torch writes it: ηλ a step": ADAMW, "as the paper writes it: λ′ a step": INDEPENDENT}
+    found = {}
+    for model, own in table.groupby("condition", sort=False):
+        control = transfer(own, ADAM_L2.name)
+        for form, arm in forms.items():
+            found[f"{model}, {form}"] = smoothed(transfer(own, arm.name), control, SEPARABILITY.metric)
+    return found
 
 
 def unconditional_effects(response: pd.DataFrame) -> dict[str, Effect]:
@@ -273,40 +252,22 @@ def unconditional_effects(response: pd.DataFrame) -> dict[str, Effect]:
     return {"null coordinate": paired(response, "AdamW", "Adam + L2", UNCONDITIONAL.metric)}
 
 
-def effects(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Effect]]:
-    """The claims' effects, from the tables of :func:`run` alone."""
-    change = transfer_change(tables["transfer"], best_decay(tables["map"]))
-    return {
-        UNCONDITIONAL.id: unconditional_effects(tables["null_coordinate"]),
-        SEPARABILITY.id: separability_effects(change),
-    }
-
-
-def headline(tables: Mapping[str, pd.DataFrame], seeds: Sequence[int]):
-    """Both claims on other seeds: the null coordinates, and the transfer of the recorded best decays."""
-    best = best_decay(tables["map"])
-    table = train_map(transfer_runs(best, seeds), evaluate=("test",))
-    return {
-        UNCONDITIONAL.id: unconditional_effects(null_coordinate_response(seeds)),
-        SEPARABILITY.id: separability_effects(transfer_change(table, best)),
-    }
-
-
-def probe() -> pd.DataFrame:
-    """One run of each arm from the middle of the map, the null coordinate of one seed, and the task untrained, on the
-    CPU."""
-    runs = map_runs([0])
-    middle = {name: SETTINGS[name][len(SETTINGS[name]) // 2] for name in ("lr", "weight_decay", "l2", "decay_per_step")}
-    chosen = runs[(runs["lr"] == middle["lr"]) & runs["decay"].isin(middle.values())].drop_duplicates("arm")
-    result = train(
-        TASK, chosen, steps=SETTINGS["steps"], batch_size=SETTINGS["batch_size"], record=(1, 20, SETTINGS["steps"]),
-        evaluate=("train", "validation"), device="cpu",
-    )  # fmt: skip
-    response = null_coordinate_response(SETTINGS["evaluation_seeds"][:1])
-    rows = [probe_rows(result.table), probe_rows(response, atol=1e-3), untrained({TASK.name: TASK})]
-    return pd.concat(rows, ignore_index=True)
-
-
-STUDY = Study(
-    "foundations/decoupled_weight_decay", (UNCONDITIONAL, SEPARABILITY), SETTINGS, run, effects, probe, headline
+PROTOCOL = Protocol(
+    chapter="foundations/decoupled_weight_decay",
+    conditions={},
+    claims={
+        UNCONDITIONAL: lambda tables: unconditional_effects(tables["null_coordinate"]),
+        SEPARABILITY: lambda tables: separability_effects(pd.concat([tables["map"], tables["transfer"]])),
+    },
+    tuning_seeds=TUNING_SEEDS,
+    evaluation_seeds=EVALUATION_SEEDS,
+    measurements=[
+        Measurement("map", maps, list(TUNING_SEEDS), tunes=True),
+        Measurement("transfer", lambda seeds: maps(seeds, "test"), list(EVALUATION_SEEDS)),
+        Measurement("null_coordinate", null_coordinate_response, list(EVALUATION_SEEDS)[:12], lambda table: table),
+    ],
+    measured=CONDITIONS,
+    probed=list(MODELS),
+    settings={"map": {"lr": LR, "decays": DECAYS}, "null_coordinate": NULL},
 )
+STUDY = PROTOCOL.study

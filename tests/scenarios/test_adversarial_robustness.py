@@ -1,4 +1,4 @@
-"""Adversarial robustness: attacks against exact answers, the networks' data, the protocol's tables."""
+"""Adversarial robustness: attacks against exact answers, the networks' data, what judges them, the protocol."""
 
 import itertools
 
@@ -9,13 +9,13 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from adamw_book.data import digits, varying
+from adamw_book import ledger
+from adamw_book.data import DIGITS_TEST, apart, digits, varying
 from adamw_book.ensemble import Task, batch_order, initial_parameters, train
-from adamw_book.evidence import grid
+from adamw_book.evidence import verdict
 from adamw_book.models import MLP
 from adamw_book.plots.stepper import stepper
-from adamw_book.scenarios import adversarial_robustness as scenario
-from adamw_book.scenarios.adversarial_robustness import plane
+from adamw_book.scenarios.adversarial_robustness import attack, closed_form, plane, study, tasks
 
 EPSILON = 0.1
 
@@ -45,15 +45,15 @@ def by_corners(weight, bias, x, y, epsilon, bounds):
 
 def test_margin_is_the_lead_over_the_strongest_rival():
     logits = torch.tensor([[[1.0, 4.0, 2.5], [0.0, -1.0, 3.0]]])
-    assert scenario.margin(logits, torch.tensor([[1, 0]])).tolist() == [[1.5, -3.0]]
-    assert scenario.margin_loss(logits, torch.tensor([[1, 0]])).tolist() == [[-1.5, 3.0]]
-    assert scenario.margin_loss(logits, torch.tensor([[1, 0]]), torch.tensor([[0, 1]])).tolist() == [[-3.0, -1.0]]
+    assert attack.margin(logits, torch.tensor([[1, 0]])).tolist() == [[1.5, -3.0]]
+    assert attack.margin_loss(logits, torch.tensor([[1, 0]])).tolist() == [[-1.5, 3.0]]
+    assert attack.margin_loss(logits, torch.tensor([[1, 0]]), torch.tensor([[0, 1]])).tolist() == [[-3.0, -1.0]]
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
 def test_the_closed_form_is_the_worst_corner(bounds):
     weight, bias, x, y = drawn(1)
-    found = scenario.linear_margin(weight, bias, x, y, EPSILON, bounds)
+    found = closed_form.linear_margin(weight, bias, x, y, EPSILON, bounds)
     torch.testing.assert_close(found, by_corners(weight, bias, x, y, EPSILON, bounds), rtol=0, atol=1e-12)
 
 
@@ -65,9 +65,9 @@ def test_pgd_reaches_the_closed_form_on_linear_models(classes, bounds):
     def logits(z):
         return z @ weight.T + bias
 
-    z = scenario.pgd(logits, x, y, EPSILON, steps=10, restarts=classes, bounds=bounds)
-    exact = scenario.linear_margin(weight, bias, x, y, EPSILON, bounds)
-    torch.testing.assert_close(scenario.margin(logits(z), y), exact, rtol=0, atol=1e-5)
+    z = attack.pgd(logits, x, y, EPSILON, steps=10, restarts=classes, bounds=bounds)
+    exact = closed_form.linear_margin(weight, bias, x, y, EPSILON, bounds)
+    torch.testing.assert_close(attack.margin(logits(z), y), exact, rtol=0, atol=1e-5)
     assert (z - x).abs().max() <= EPSILON + 1e-12
     assert bounds is None or (0 <= z.min() and z.max() <= 1)
 
@@ -76,9 +76,9 @@ def test_pgd_reaches_the_closed_form_on_linear_models(classes, bounds):
 def test_the_last_step_counts(steps):
     """Two and a half times ε goes to the end of the ball in one step, and a linear model is at its worst there."""
     weight, bias, x, y = drawn(2, classes=2)
-    z = scenario.pgd(lambda z: z @ weight.T + bias, x, y, EPSILON, steps=steps)
-    exact = scenario.linear_margin(weight, bias, x, y, EPSILON)
-    torch.testing.assert_close(scenario.margin(z @ weight.T + bias, y), exact, rtol=0, atol=1e-6)
+    z = attack.pgd(lambda z: z @ weight.T + bias, x, y, EPSILON, steps=steps)
+    exact = closed_form.linear_margin(weight, bias, x, y, EPSILON)
+    torch.testing.assert_close(attack.margin(z @ weight.T + bias, y), exact, rtol=0, atol=1e-6)
 
 
 def small_network(seed: int = 0) -> nn.Module:
@@ -100,9 +100,9 @@ def small_network(seed: int = 0) -> nn.Module:
 def test_pgd_finds_what_linear_programming_proves_on_a_relu_network():
     model, x, y = small_network()
     x, y = x[:15], y[:15]
-    exact = torch.tensor([scenario.relu_margin(dict(model.named_parameters()), a, b, EPSILON)
+    exact = torch.tensor([closed_form.relu_margin(dict(model.named_parameters()), a, b, EPSILON)
                           for a, b in zip(x, y, strict=True)], dtype=torch.float64)  # fmt: skip
-    found = scenario.margin(model(scenario.pgd(model, x, y, EPSILON, steps=50, restarts=60)), y)
+    found = attack.margin(model(attack.pgd(model, x, y, EPSILON, steps=50, restarts=60)), y)
     assert (found >= exact - 1e-7).all()  # no attack can do better than the proof
     assert (found - exact).max() < 0.02 and (found - exact).median() < 1e-6
 
@@ -120,32 +120,32 @@ def test_pgd_finds_what_another_optimizer_finds():
 
         other = min(lead(minimize(lead, start, args=(label, rival), method="L-BFGS-B", bounds=bounds).x)
                     for rival in {0, 1, 2} - {int(label)} for start in starts)  # fmt: skip
-        attacked = scenario.pgd(model, point[None], label[None], EPSILON, steps=50, restarts=60)
-        assert scenario.margin(model(attacked), label[None]).item() < other + 0.02
+        attacked = attack.pgd(model, point[None], label[None], EPSILON, steps=50, restarts=60)
+        assert attack.margin(model(attacked), label[None]).item() < other + 0.02
 
 
 def test_a_linear_radius_is_where_the_margin_under_attack_ends():
     weight, bias, x, y = drawn(3)
-    radius = scenario.linear_radius(weight, bias, x, y)
-    at = scenario.linear_margin(weight, bias, x, y, radius, None)
+    radius = closed_form.linear_radius(weight, bias, x, y)
+    at = closed_form.linear_margin(weight, bias, x, y, radius, None)
     torch.testing.assert_close(at, torch.zeros_like(at), rtol=0, atol=1e-12)
     # two classes: y f / ‖w‖, by hand
     two, none = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([1.0, 0.0])
     point = torch.tensor([[1.0, 2.0], [-1.0, 0.0]])
-    assert scenario.linear_radius(two, none, point, torch.tensor([0, 1])).tolist() == pytest.approx([12 / 7, 2 / 7])
-    assert scenario.linear_radius(two, none, point, torch.tensor([0, 0]), 2).tolist() == pytest.approx([12 / 5, 0])
+    assert closed_form.linear_radius(two, none, point, torch.tensor([0, 1])).tolist() == pytest.approx([12 / 7, 2 / 7])
+    assert closed_form.linear_radius(two, none, point, torch.tensor([0, 0]), 2).tolist() == pytest.approx([12 / 5, 0])
 
 
 def test_a_rival_with_the_same_row_of_weights_comes_no_closer():
     weight, x, y = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([0])
     for norm, size in ((torch.inf, 2.0), (2, 2**0.5)):
         # class 1 is behind by 1 everywhere; class 2 by 0.5 + 0.5 + 1, which is size to the boundary times the norm
-        ahead = scenario.linear_radius(weight, torch.tensor([1.0, 0.0, 0.0]), x, y, norm)
+        ahead = closed_form.linear_radius(weight, torch.tensor([1.0, 0.0, 0.0]), x, y, norm)
         torch.testing.assert_close(ahead, torch.tensor([2.0]) / size)
         for bias in ([0.0, 0.0, 0.0], [0.0, 1.0, 0.0]):  # a tie with class 1, or its victory, everywhere
-            assert scenario.linear_radius(weight, torch.tensor(bias), x, y, norm).tolist() == [0.0]
+            assert closed_form.linear_radius(weight, torch.tensor(bias), x, y, norm).tolist() == [0.0]
     alike, bias = torch.ones(3, 2), torch.tensor([1.0, 0.0, 0.0])
-    assert scenario.linear_radius(alike, bias, x, y).tolist() == [torch.inf]  # no change of x alters the prediction
+    assert closed_form.linear_radius(alike, bias, x, y).tolist() == [torch.inf]  # no change of x alters the prediction
     assert plane.radius(torch.zeros(2), torch.tensor(plane.POINT)).item() == 0
 
 
@@ -155,22 +155,22 @@ def test_what_leads_by_nothing_is_not_robust():
     def tie(z):
         return z @ torch.zeros(3, 2)
 
-    assert not scenario.robust(tie, x, y, EPSILON).any() and not scenario.attack_radius(tie, x, y).any()
-    assert not scenario.robust(lambda z: tie(z) * torch.nan, x, y, EPSILON).any()  # nor what has diverged
+    assert not attack.robust(tie, x, y, EPSILON).any() and not attack.attack_radius(tie, x, y).any()
+    assert not attack.robust(lambda z: tie(z) * torch.nan, x, y, EPSILON).any()  # nor what has diverged
 
 
 def test_a_radius_does_not_change_with_the_scale_of_the_weights():
     weight, bias, x, y = drawn(4)
     for norm in (2, torch.inf):
-        own = scenario.linear_radius(weight, bias, x, y, norm)
-        torch.testing.assert_close(scenario.linear_radius(weight / 8, bias / 8, x, y, norm), own, rtol=1e-12, atol=0)
+        own = closed_form.linear_radius(weight, bias, x, y, norm)
+        torch.testing.assert_close(closed_form.linear_radius(weight / 8, bias / 8, x, y, norm), own, rtol=1e-12, atol=0)
 
 
 def test_the_radius_by_attack_is_the_exact_one_on_a_linear_model():
     weight, bias, x, y = drawn(5, n=20)
     y[:3] = (y[:3] + 1) % 4  # three wrong predictions
-    found = scenario.attack_radius(lambda z: z @ weight.T + bias, x, y, 1.0, 12, steps=5, restarts=4, bounds=None)
-    exact = scenario.linear_radius(weight, bias, x, y).clamp(max=1.0)
+    found = attack.attack_radius(lambda z: z @ weight.T + bias, x, y, 1.0, 12, steps=5, restarts=4, bounds=None)
+    exact = closed_form.linear_radius(weight, bias, x, y).clamp(max=1.0)
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1 / 2**12)
     assert (found[:3] == 0).all()
 
@@ -178,7 +178,7 @@ def test_the_radius_by_attack_is_the_exact_one_on_a_linear_model():
 def test_one_radius_for_each_example():
     weight, bias, x, y = drawn(6)
     radii = torch.linspace(0, 0.2, len(x)).double()
-    z = scenario.pgd(lambda z: z @ weight.T + bias, x, y, radii, restarts=4, bounds=None)
+    z = attack.pgd(lambda z: z @ weight.T + bias, x, y, radii, restarts=4, bounds=None)
     torch.testing.assert_close((z - x).abs().amax(-1), radii, rtol=0, atol=1e-12)
 
 
@@ -187,22 +187,22 @@ def test_replicas_are_attacked_as_if_alone():
     x, y = drawn(7)[2:]
     weight, bias = (torch.stack(part) for part in zip(*models, strict=True))
 
-    def attack(w, b, x, y):  # one step from a random place: what it finds depends on the place
-        return scenario.pgd(lambda z: torch.sin(9 * z) @ w.mT + b, x, y, EPSILON, steps=1, restarts=3)
+    def found_by(w, b, x, y):  # one step from a random place: what it finds depends on the place
+        return attack.pgd(lambda z: torch.sin(9 * z) @ w.mT + b, x, y, EPSILON, steps=1, restarts=3)
 
-    together = attack(weight, bias[:, None], x.expand(3, -1, -1), y.expand(3, -1))
+    together = found_by(weight, bias[:, None], x.expand(3, -1, -1), y.expand(3, -1))
     for found, (w, b) in zip(together, models, strict=True):
-        torch.testing.assert_close(found, attack(w, b, x, y), rtol=0, atol=1e-12)
+        torch.testing.assert_close(found, found_by(w, b, x, y), rtol=0, atol=1e-12)
 
 
 def test_more_steps_and_restarts_never_leave_a_larger_margin():
     model, x, y = small_network(2)
 
     def left(**options):
-        return scenario.margin(model(scenario.pgd(model, x, y, EPSILON, **options)), y)
+        return attack.margin(model(attack.pgd(model, x, y, EPSILON, **options)), y)
 
     assert (left(steps=20, restarts=6) <= left(steps=20, restarts=1)).all()
-    assert (left(steps=20, restarts=1) <= scenario.margin(model(x), y)).all()
+    assert (left(steps=20, restarts=1) <= attack.margin(model(x), y)).all()
 
 
 # ---- gradient masking
@@ -215,25 +215,25 @@ def test_cross_entropy_is_fooled_by_the_scale_of_the_logits_and_the_margin_is_no
     x, y = x[kept], y[kept]
 
     def robust(factor, loss):
-        scaled = scenario.rescaled(dict(model.named_parameters()), factor)
-        return scenario.robust(lambda z: torch.func.functional_call(model, scaled, (z,)), x, y, 0.2, loss=loss)
+        scaled = attack.rescaled(dict(model.named_parameters()), factor)
+        return attack.robust(lambda z: torch.func.functional_call(model, scaled, (z,)), x, y, 0.2, loss=loss)
 
-    plain, large = (robust(f, scenario.margin_loss).float().mean() for f in (1.0, 16.0))
-    fooled = robust(64.0, scenario.cross_entropy_loss).float().mean()
+    plain, large = (robust(f, attack.margin_loss).float().mean() for f in (1.0, 16.0))
+    fooled = robust(64.0, attack.cross_entropy_loss).float().mean()
     assert plain == large and plain < 0.9 and fooled > plain + 0.05
 
     def huge(z):
         return 1e4 * model(z)
 
     # only the first input acts: that is not a gradient of zero
-    assert scenario.zero_gradients(lambda z: torch.stack([z[:, 0], -z[:, 0]], 1), x, y.clamp(max=1)) == 0
-    assert scenario.zero_gradients(huge, x, y) > 0.9
-    assert scenario.zero_gradients(huge, x, y, scenario.margin_loss) < 0.2
+    assert attack.zero_gradients(lambda z: torch.stack([z[:, 0], -z[:, 0]], 1), x, y.clamp(max=1)) == 0
+    assert attack.zero_gradients(huge, x, y) > 0.9
+    assert attack.zero_gradients(huge, x, y, attack.margin_loss) < 0.2
 
 
 def test_rescaled_layers_change_the_logits_by_one_factor():
     model, x, _ = small_network(4)
-    p = scenario.rescaled(dict(model.named_parameters()), 0.25)
+    p = attack.rescaled(dict(model.named_parameters()), 0.25)
     torch.testing.assert_close(torch.func.functional_call(model, p, (x,)), model(x) / 16)
 
 
@@ -262,7 +262,7 @@ def test_an_attack_names_what_is_wrong(change, message):
     weight, bias, x, y = drawn(0)
     given = {"logits": lambda z: z.double() @ weight.T + bias, "x": x, "y": y, "epsilon": EPSILON} | change
     with pytest.raises(ValueError, match=message):
-        scenario.pgd(**given)
+        attack.pgd(**given)
 
 
 def test_whole_numbers_of_numpy_will_do():
@@ -271,7 +271,7 @@ def test_whole_numbers_of_numpy_will_do():
     def logits(z):
         return z @ weight.T + bias
 
-    one, other = (scenario.pgd(logits, x, y, EPSILON, steps=n, restarts=n) for n in (2, np.int64(2)))
+    one, other = (attack.pgd(logits, x, y, EPSILON, steps=n, restarts=n) for n in (2, np.int64(2)))
     assert torch.equal(one, other)
 
 
@@ -280,41 +280,37 @@ def test_other_functions_name_what_is_wrong():
     for change in ({"weight": weight[:, :1]}, {"bias": bias[:2]}):
         given = {"weight": weight, "bias": bias, "x": x, "y": y} | change
         with pytest.raises(ValueError, match=r"weight, bias: shapes .*; \(..., C, 6\) and \(..., C\) are needed"):
-            scenario.linear_radius(**given)
+            closed_form.linear_radius(**given)
         with pytest.raises(ValueError, match="weight, bias: shapes"):
-            scenario.linear_margin(**given, epsilon=EPSILON)
-    for one in (scenario.linear_radius, lambda *given: scenario.linear_margin(*given, EPSILON)):
+            closed_form.linear_margin(**given, epsilon=EPSILON)
+    for one in (closed_form.linear_radius, lambda *given: closed_form.linear_margin(*given, EPSILON)):
         with pytest.raises(ValueError, match="logits: 1 for each example; at least two"):
             one(weight[:1], bias[:1], x, y * 0)
     with pytest.raises(ValueError, match="logits: 1 for each example; at least two"):
-        scenario.margin(x[:, :1], y * 0)
+        attack.margin(x[:, :1], y * 0)
     for halvings in (0, 2.5):
         with pytest.raises(ValueError, match=f"halvings: {halvings}; a positive whole number"):
-            scenario.attack_radius(lambda z: z @ weight.T, x, y, halvings=halvings)
+            attack.attack_radius(lambda z: z @ weight.T, x, y, halvings=halvings)
     with pytest.raises(ValueError, match="largest: inf; a finite radius above 0"):
-        scenario.attack_radius(lambda z: z @ weight.T, x, y, largest=float("inf"))
+        attack.attack_radius(lambda z: z @ weight.T, x, y, largest=float("inf"))
     with pytest.raises(ValueError, match="x: shape .0, 6., no examples"):
-        scenario.zero_gradients(lambda z: z @ weight.T, x[:0], y[:0])
+        attack.zero_gradients(lambda z: z @ weight.T, x[:0], y[:0])
     for factor in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match=f"factor: {factor}; a finite number above 0"):
-            scenario.rescaled({"weight": weight}, factor)
-    with pytest.raises(ValueError, match="winners: the table is empty"):
-        scenario.evaluate(pd.DataFrame(columns=["condition", "tuned_on"]), [300])
+            attack.rescaled({"weight": weight}, factor)
     with pytest.raises(ValueError, match="norm: 1; 2 .Euclidean. or inf"):
-        scenario.linear_radius(weight, bias, x, y, norm=1)
+        closed_form.linear_radius(weight, bias, x, y, norm=1)
     with pytest.raises(ValueError, match="largest: 0; a finite radius above 0"):
-        scenario.attack_radius(lambda z: z @ weight.T, x, y, largest=0)
+        attack.attack_radius(lambda z: z @ weight.T, x, y, largest=0)
     with pytest.raises(ValueError, match="pixels: 'few'; choose from 'all pixels'"):
-        scenario.task("few")
-    with pytest.raises(ValueError, match="model: 'CNN'; choose from 'linear', 'MLP'"):
-        scenario.task(model="CNN")
-    with pytest.raises(ValueError, match="condition: 'no pixels'; choose from"):
-        scenario.condition_task("no pixels")
+        tasks.task("few")
+    with pytest.raises(ValueError, match="model: 'RNN'; choose from 'linear', 'MLP'"):
+        tasks.task(model="RNN")
     with pytest.raises(ValueError, match="sd: 0.9; no feature varies more"):
         varying(digits()[0], 0.9)
     wide = MLP(3, width=64, classes=3).double()
     with pytest.raises(ValueError, match="epsilon: 0.5 leaves .* hidden units undecided"):
-        scenario.relu_margin(dict(wide.named_parameters()), torch.full((3,), 0.5).double(), 0, 0.5)
+        closed_form.relu_margin(dict(wide.named_parameters()), torch.full((3,), 0.5).double(), 0, 0.5)
     own, point = dict(wide.named_parameters()), torch.full((3,), 0.5).double()
     for change, message in (
         ({"x": point[:2]}, r"x: shape \(2,\); one example of 3 inputs"),
@@ -323,31 +319,42 @@ def test_other_functions_name_what_is_wrong():
         ({"parameters": own | {"layers.2.bias": own["layers.1.bias"]}}, "parameters: layers.0.weight, .*; the four"),
     ):
         with pytest.raises(ValueError, match=message):
-            scenario.relu_margin(**{"parameters": own, "x": point, "y": 0, "epsilon": 0.01} | change)
+            closed_form.relu_margin(**{"parameters": own, "x": point, "y": 0, "epsilon": 0.01} | change)
     for label in (-1, 3, 0.5):
         with pytest.raises(ValueError, match=f"y: {label}; a class from 0 to 2 is needed"):
-            scenario.relu_margin(dict(wide.named_parameters()), torch.full((3,), 0.5).double(), label, 0.01)
+            closed_form.relu_margin(dict(wide.named_parameters()), torch.full((3,), 0.5).double(), label, 0.01)
 
 
-# ---- the networks
+# ---- the networks and what judges them
 
 
-def test_varying_pixels_are_those_with_spread():
+def one_run(lr: float = 0.01, seeds=(0,), weight_decay: float = 0.0) -> pd.DataFrame:
+    return pd.DataFrame({"arm": "AdamW", "lr": lr, "weight_decay": weight_decay, "l2": 0.0, "seed": list(seeds)})
+
+
+def test_varying_pixels_are_found_without_the_test_part():
     x = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.1]])
     assert varying(x, 0.1).tolist() == [1]
-    columns = scenario.PIXELS["varying pixels only"]()
-    spread = digits()[0].std(0)
-    assert (spread[columns] > 0.25).all() and (spread > 0.25).sum() == len(columns) == 34
-    assert scenario.task("varying pixels only").data(0)["train"][0].shape == (400, 34)
+    columns = tasks.PIXELS["pixels that vary"]()
+    spread = apart(*digits(), DIGITS_TEST)["rest"][0].std(0)
+    assert columns.tolist() == torch.nonzero(spread > tasks.VARYING_SD)[:, 0].tolist() and 30 < len(columns) < 40
+    assert torch.equal(tasks.task("pixels that vary").data(0)["train"][0], tasks.task().data(0)["train"][0][:, columns])
 
 
-def test_a_perturbation_is_trained_on_and_no_perturbation_changes_nothing():
-    plain = scenario.task()
-    runs = grid({"Adam": {"lr": [0.01]}}, [0, 1])
+def test_no_seed_tunes_on_a_test_image():
+    first, second = (tasks.task().data(seed) for seed in (0, 2001))
+    assert torch.equal(first["test"][0], second["test"][0]) and len(first["test"][0]) == DIGITS_TEST
+    assert not torch.equal(first["validation"][0], second["validation"][0])
+    images = [set(map(tuple, x.tolist())) for x, _ in (first["train"], first["validation"], first["test"])]
+    assert all(len(a & b) <= 1 for a, b in itertools.combinations(images, 2))  # no split holds another's images
+
+
+def test_a_perturbation_is_what_is_trained_on_and_no_perturbation_changes_nothing():
+    plain = tasks.task()
 
     def trained(perturb):
         changed = Task(plain.name, plain.model, plain.data, perturb=perturb)
-        table = train(changed, runs, steps=3, batch_size=50, evaluate=("train",)).table
+        table = train(changed, one_run(seeds=[0, 1]), steps=3, batch_size=50, evaluate=("train",)).table
         return table.sort_values(["metric", "seed"])["value"]
 
     seen = []
@@ -364,50 +371,22 @@ def test_a_perturbation_is_trained_on_and_no_perturbation_changes_nothing():
 
 
 def test_adversarial_training_is_torchs_adamw_on_attacked_batches():
-    learned = scenario.condition_task("adversarial training")
-    runs = grid({"AdamW": {"lr": [0.01], "weight_decay": [0.5]}}, [3])
-    result = train(learned, runs, steps=2, batch_size=50, evaluate=(), keep_parameters=True)
-    model, (x, y) = learned.model(), learned.data(3)["train"]
-    model.load_state_dict({n: p[0] for n, p in initial_parameters(learned.model, [3]).items()})
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.5)
+    condition = tasks.CONDITIONS[tasks.ADVERSARIAL]
+    result = train(condition.task, one_run(seeds=[3], weight_decay=0.5), steps=2, batch_size=50, evaluate=(),
+                   keep_parameters=True, decays=condition.decays)  # fmt: skip
+    model, (x, y) = condition.task.model(), condition.task.data(3)["train"]
+    model.load_state_dict({n: p[0] for n, p in initial_parameters(condition.task.model, [3]).items()})
+    groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) == matrix], "weight_decay": 0.5 * matrix}
+              for matrix in (True, False)]  # fmt: skip
+    optimizer = torch.optim.AdamW(groups, lr=0.01)
     for batch in batch_order(3, len(x), 50, 2):
-        attacked = scenario.adversarial(model, x[batch], y[batch])
+        attacked = tasks.adversarial(model, x[batch], y[batch])
         assert (attacked - x[batch]).abs().max() > 0.09
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(attacked), y[batch]).backward()
         optimizer.step()
     for name, p in model.named_parameters():
         torch.testing.assert_close(result.parameters[name][0], p.detach(), rtol=1e-4, atol=1e-5)
-
-
-def test_the_arms_have_grids_of_one_size_and_fresh_seeds():
-    runs = grid(scenario.arms(), [0])  # refuses unequal budgets
-    assert runs.groupby("arm").size().nunique() == 1
-    assert not set(scenario.SETTINGS["tuning_seeds"]) & set(scenario.SETTINGS["evaluation_seeds"])
-    assert (runs["lr"] * (runs["weight_decay"] + runs["l2"]) < 1).all()
-
-
-def test_measured_networks_carry_what_was_asked_for():
-    runs = grid({"Adam": {"lr": [0.01]}}, [0])
-    table, result = scenario.measure(scenario.task(model="linear"), runs, "validation", {"steps": 3}, True, steps=5)
-    values = table.set_index("metric")["value"]
-    assert {"validation accuracy", "validation robust accuracy", "mean L∞ radius", "weight norm"} <= set(values.index)
-    assert 0 <= values["validation robust accuracy"] <= values["validation accuracy"]
-    x, y = scenario.task().data(0)["validation"]
-    exact = scenario.linear_radius(result.parameters["weight"][0], result.parameters["bias"][0], x, y)
-    assert values["mean L∞ radius"] == pytest.approx(exact.mean().item(), rel=1e-5)
-    two = train(scenario.task(), grid({"Adam": {"lr": [0.01]}}, [0, 1]), steps=1, batch_size=50, evaluate=(),
-                keep_parameters=True)  # fmt: skip
-
-    def first_logit(f, x, y):
-        return f(x)[:, 0, 0]
-
-    by_one = scenario.each(scenario.task(), two, "validation", first_logit, block=1)
-    torch.testing.assert_close(by_one, scenario.each(scenario.task(), two, "validation", first_logit))
-    assert by_one[0] != by_one[1]
-    with pytest.raises(ValueError, match="result: it kept no parameters"):
-        bare = train(scenario.task(), runs, steps=1, batch_size=50)
-        scenario.each(scenario.task(), bare, "validation", lambda f, x, y: f(x))
 
 
 def boundary_at(place: float) -> nn.Linear:
@@ -417,151 +396,95 @@ def boundary_at(place: float) -> nn.Linear:
     return model
 
 
-def test_the_attack_is_on_the_split_that_is_named():
+@pytest.mark.parametrize("wrapped", [False, True])  # wrapped: only an attack can find its radius
+def test_the_judge_attacks_the_splits_that_are_named(wrapped):
     """One input and a boundary at ½ that stays where it is: what is nearer to it than ε is lost."""
     places = {"train": [0.1, 0.2, 0.8, 0.9], "validation": [0.1, 0.45, 0.7, 0.9], "test": [0.42, 0.45, 0.55, 0.9]}
-    y = torch.tensor([0, 0, 1, 1])
-    still = Task(
-        "still",
-        lambda: boundary_at(0.5),
-        lambda seed: {name: (torch.tensor(x)[:, None], y) for name, x in places.items()},
-    )
-    runs = grid({"Adam": {"lr": [1e-9]}}, [0, 1])
-    for split, kept in (("train", 1.0), ("validation", 0.75), ("test", 0.25)):
-        table, _ = scenario.measure(still, runs, split, {"steps": 2}, True, steps=1, batch_size=4)
-        values = table.groupby("metric")["value"].unique()
-        assert values[f"{split} accuracy"].tolist() == [1.0] and values[f"{split} robust accuracy"].tolist() == [kept]
-        radius = np.abs(np.array(places[split]) - 0.5).mean()
-        np.testing.assert_allclose(values["mean L∞ radius"], radius, atol=1e-6)
+    y, splits = torch.tensor([0, 0, 1, 1]), {}
+    splits = {name: (torch.tensor(x)[:, None], y) for name, x in places.items()}
+    still = Task("still", lambda: nn.Sequential(boundary_at(0.5)) if wrapped else boundary_at(0.5), lambda seed: splits)
+    result = train(still, one_run(1e-9, [0, 1]), steps=1, batch_size=4, keep_parameters=True)
+    judge = tasks.attacked(still)
+    assert judge(result, ("validation",))["value"].tolist() == [0.75, 0.75]
+    table = judge(result, ("train", "test"))
+    assert list(table.columns) == list(result.table.columns) and set(table["step"]) == {1}
+    values = table.groupby("metric")["value"].mean()
+    assert values["test robust accuracy"] == 0.25 and len(values) == 2
+    assert values["test L∞ radius"] == pytest.approx(np.abs(np.array(places["test"]) - 0.5).mean(), abs=0.5 / 2**7)
+    without = tasks.attacked(still, radius=False)(result, ("train", "test"))
+    assert set(without["metric"]) == {"test robust accuracy"}
 
 
 def test_a_radius_may_leave_the_range_of_pixels():
     """The boundary lies at 1.2, beyond any image, also for a network whose radius only an attack can find."""
-    x, y = torch.tensor([[1.0], [0.9]]), torch.tensor([0, 0])
-    beyond = Task("beyond", lambda: nn.Sequential(boundary_at(1.2)), lambda seed: {"train": (x, y), "test": (x, y)})
-    table, _ = scenario.measure(beyond, grid({"Adam": {"lr": [1e-9]}}, [0]), "test", None, True, steps=1, batch_size=2)
-    values = table.set_index("metric")["value"]
-    assert values["mean L∞ radius"] == pytest.approx(0.25, abs=0.5 / 2**7) and "test robust accuracy" not in values
+    data = torch.tensor([[1.0], [0.9]]), torch.tensor([0, 0])
+    beyond = Task("beyond", lambda: nn.Sequential(boundary_at(1.2)), lambda seed: {"train": data, "test": data})
+    result = train(beyond, one_run(1e-9), steps=1, batch_size=2, evaluate=("test",), keep_parameters=True)
+    assert tasks.mean_radius(beyond, result, "test").item() == pytest.approx(0.25, abs=0.5 / 2**7)
 
 
-@pytest.mark.filterwarnings("ignore::adamw_book.evidence.EdgeWarning")
-def test_tuning_attacks_validation_data_and_evaluation_the_test_data(monkeypatch):
-    from adamw_book.scenarios.adversarial_robustness import conditions
+def test_each_gives_every_replica_its_own_weights_and_data():
+    two = train(tasks.task(), one_run(seeds=[0, 1]), steps=1, batch_size=50, evaluate=(), keep_parameters=True)
 
-    asked = []
+    def first_logit(f, x, y):
+        return f(x)[:, 0, 0]
 
-    def measure(task, runs, split, attack, radius=False, **options):
-        asked.append((task, sorted(set(runs["seed"])), split, attack))
-        frames = [
-            runs.assign(step=1, metric=f"{split} {m}", value=0.5) for m in ("accuracy", "robust accuracy", "loss")
-        ]
-        return pd.concat(frames, ignore_index=True), None
-
-    monkeypatch.setattr(conditions, "measure", measure)
-    monkeypatch.setattr(scenario, "measure", measure)
-    settings = scenario.SETTINGS
-    tuning = pd.concat([scenario.tune(name) for name in scenario.CONDITIONS], ignore_index=True)
-    assert [(seeds, split, attack) for _, seeds, split, attack in asked] == [
-        (settings["tuning_seeds"], "validation", settings["tuning_attack"])
-    ] * 3
-    assert [task.perturb for task, *_ in asked] == [None, None, scenario.adversarial]
-    assert [task.name for task, *_ in asked] == [f"digits, {p}, MLP" for p, _, _ in scenario.CONDITIONS.values()]
-    assert set(tuning["metric"]) == {"validation accuracy", "validation robust accuracy"}
-    asked.clear()
-    evaluation = scenario.evaluate(scenario.choose(tuning), iter([300, 301]))
-    assert len(evaluation) == 2 * 3 * 3 * 2 * 2 and len(asked) == 6
-    asked += [None]
-    doses = scenario.dose([300], [0.0, 0.4])
-    assert all((seeds, split) == ([300], "test") for _, seeds, split, _ in asked[7:]) and len(asked[7:]) == 4
-    assert {attack == settings["attack"] for *_, attack in asked[:6]} == {True}
-    assert {(tuple(seeds), split) for _, seeds, split, _ in asked[:6]} == {((300, 301), "test")}
-    assert set(doses["model"]) == set(scenario.MODELS) and set(doses["pixels"]) == set(scenario.PIXELS)
-
-
-def test_the_shrunk_model_has_the_radius_of_the_trained_one_and_an_eighth_of_its_weights(monkeypatch):
-    monkeypatch.setitem(scenario.SETTINGS, "steps", 20)
-    table = scenario.shrunk(iter([300, 301])).pivot(index="seed", columns=["metric", "arm"], values="value")
-    radius, norm = table["mean L∞ radius"], table["weight norm"]
-    np.testing.assert_allclose(radius["shrunk"], radius["as trained"], rtol=1e-5)
-    np.testing.assert_allclose(norm["shrunk"] / norm["as trained"], scenario.DOSE["shrink"], rtol=1e-6)
-    runs = grid({"Adam": {"lr": [scenario.DOSE["lr"]]}}, [300, 301])
-    trained, _ = scenario.measure(scenario.task(model="linear"), runs, "test", None)
-    own = trained[trained["metric"] == "weight norm"].set_index("seed")["value"]
-    np.testing.assert_allclose(norm["as trained"], own, rtol=1e-5)
-
-
-def tuned(rows):
-    """A tuning table from (condition, arm, lr, weight_decay, l2, clean, robust)."""
-    columns = ["condition", "arm", "lr", "weight_decay", "l2", "validation accuracy", "validation robust accuracy"]
-    table = pd.DataFrame(rows, columns=columns).melt(columns[:5], var_name="metric")
-    return table.assign(step=400).merge(pd.DataFrame({"seed": [0, 1]}), how="cross")
-
-
-def test_winners_are_chosen_by_what_their_condition_says():
-    rows = [
-        (condition, arm, lr, 0.0, 0.0, clean, robust)
-        for condition in scenario.CONDITIONS
-        for arm in ("AdamW", "Adam + L2", "Adam")
-        for lr, clean, robust in ((0.001, 0.8, 0.2), (0.01, 0.95, 0.3), (0.1, 0.9, 0.6), (1.0, 0.1, 0.1))
-    ]
-    winners = scenario.choose(tuned(rows))
-    assert len(winners) == 18 and set(winners.loc[winners["tuned_on"] == "accuracy", "lr"]) == {0.01}
-    chosen = scenario.headline_winners(winners)
-    assert len(chosen) == 9
-    assert chosen.groupby("condition")["lr"].first().to_dict() == {
-        "all pixels": 0.01, "varying pixels only": 0.01, "adversarial training": 0.1,
-    }  # fmt: skip
+    by_one = tasks.each(tasks.task(), two, "validation", first_logit, block=1)
+    torch.testing.assert_close(by_one, tasks.each(tasks.task(), two, "validation", first_logit))
+    for i in (0, 1):
+        model = tasks.task().model()
+        model.load_state_dict({name: p[i] for name, p in two.parameters.items()})
+        torch.testing.assert_close(by_one[i], model(tasks.task().data(i)["validation"][0])[0, 0].detach())
+    with pytest.raises(ValueError, match="result: it kept no parameters"):
+        tasks.each(tasks.task(), train(tasks.task(), one_run(), steps=1, batch_size=50), "validation", first_logit)
 
 
 def test_weights_by_ink_are_sorted_by_the_images_of_their_own_run():
-    winners = pd.DataFrame(
-        [("Adam", "all pixels", 1e-9, "accuracy"), ("Adam", "all pixels", 1.0, "robust accuracy")],
-        columns=["arm", "condition", "lr", "tuned_on"],
-    ).assign(weight_decay=0.0, l2=0.0, score=0.9, n_seeds=2, edge="")
-    found = scenario.weights_by_ink(winners, [300, 301])  # a learning rate that leaves the start
+    rows = [("Adam", "MLP · all pixels", "accuracy", 1e-9), ("Adam", "MLP · all pixels", "robust", 1.0),
+            ("Adam", "CNN · all pixels", "accuracy", 1.0)]  # fmt: skip
+    winners = pd.DataFrame(rows, columns=["arm", "condition", "rule", "lr"]).assign(weight_decay=0.0, l2=0.0)
+    found = tasks.weights_by_ink(winners, [300, 301])  # a learning rate that leaves the start
     assert found.groupby("seed")["share"].sum().tolist() == pytest.approx([1, 1])
     for seed, own in found.groupby("seed"):
-        ink = (scenario.task().data(seed)["train"][0] > 0).float().mean(0)
-        start = initial_parameters(scenario.task().model, [seed])["layers.0.weight"][0].abs().mean(0)
+        ink = (tasks.task().data(seed)["train"][0] > 0).float().mean(0)
+        start = initial_parameters(tasks.task().model, [seed])["layers.0.weight"][0].abs().mean(0)
         by_group = own.set_index("group")["size"]
         assert by_group[0] == pytest.approx(start[ink == 0].mean().item(), rel=1e-3)
         assert by_group[4] == pytest.approx(start[ink > 0.5].mean().item(), rel=1e-3)
-    with pytest.raises(ValueError, match="seeds 3 were used for tuning"):
-        scenario.weights_by_ink(winners, [3])
 
 
-def test_effects_of_tables_worked_by_hand():
-    seeds = range(8)
+# ---- the declared protocol
 
-    def table(metric, rows, **columns):
-        frame = pd.DataFrame([(arm, decay, s, value) for arm, decay, value in rows for s in seeds],
-                             columns=["arm", "weight_decay", "seed", "value"])  # fmt: skip
-        return frame.assign(metric=metric, step=400, **columns)
 
-    radius, mild, strong = scenario.STUDY.claims[0].metric, scenario.DOSE["mild"], scenario.DOSE["strong"]
-    doses = pd.concat(
-        table(radius, [("AdamW", 0.0, 0.05), ("AdamW", strong, 0.07), ("AdamW", mild, 0.054)], model=m, pixels=p)
-        for m in scenario.MODELS for p in scenario.PIXELS
-    )  # fmt: skip
-    low = table(radius, [("AdamW", 0.0, 0.05), ("AdamW", mild, 0.051)])
-    same = table(radius, [("as trained", 0.0, 0.05), ("shrunk", 0.0, 0.05)])
-    evaluation = pd.concat(
-        table("test robust accuracy", [("AdamW", 0.0, a), ("Adam", 0.0, 0.4), ("Adam + L2", 0.0, 0.6)],
-              condition=condition, tuned_on=tuned_on)
-        for condition in scenario.CONDITIONS for tuned_on, a in (("accuracy", 0.5), ("robust accuracy", 0.7))
-    )  # fmt: skip
-    found = scenario.STUDY.effects({"dose": doses, "low_lr": low, "shrunk": same, "evaluation": evaluation})
-    margins, robustness = (found[c.id] for c in scenario.STUDY.claims)
-    assert [e.mean for e in margins.values()] == pytest.approx([0.0, 0.02, 0.02, 0.02, 0.02, 0.004, 0.001])
-    means = {regime: e.mean for regime, e in robustness.items()}
-    assert means == {
-        "all pixels (against Adam)": pytest.approx(0.1),
-        "all pixels (against Adam + L2)": pytest.approx(-0.1),
-        "varying pixels only (against Adam)": pytest.approx(0.1),
-        "varying pixels only (against Adam + L2)": pytest.approx(-0.1),
-        "adversarial training (against Adam)": pytest.approx(0.3),
-        "adversarial training (against Adam + L2)": pytest.approx(0.1),
+def test_each_arm_of_a_condition_tries_the_same_learning_rates_on_fresh_seeds():
+    for condition in study.PROTOCOL.conditions.values():
+        runs = condition.runs([0])
+        assert runs.groupby("arm")["lr"].apply(lambda lr: tuple(sorted(lr))).nunique() == 1
+        widths = [np.log(np.divide(*condition.search[name][::-1])) for name in ("weight_decay", "l2")]
+        assert np.ptp(widths) < 0.3 and min(widths) > np.log(200)
+    assert not set(study.PROTOCOL.tuning_seeds) & set(study.PROTOCOL.evaluation_seeds)
+
+
+def test_ordinary_training_is_tuned_on_clean_accuracy_and_adversarial_training_on_robust_accuracy():
+    first = {name: next(iter(c.rules.values())) for name, c in study.PROTOCOL.conditions.items()}
+    assert first.pop(tasks.ADVERSARIAL) == "validation robust accuracy" and set(first.values()) == {
+        "validation accuracy"
     }
+    attacked = [name for name, c in study.PROTOCOL.conditions.items() if c.task.perturb is not None]
+    assert attacked == [tasks.ADVERSARIAL]
+    assert any("Norm" in name for name in first) and all(c.seen == ("validation",) for c in tasks.CONDITIONS.values())
+
+
+def test_recorded_verdicts_follow_from_the_recorded_tables():
+    for claim in study.PROTOCOL.claims:
+        record = ledger.read(claim.id)
+        effects = study.PROTOCOL.effects(record.tables)[claim.id]
+        assert claim.primary in effects and list(effects) == list(record.effects)
+        for regime, effect in effects.items():
+            assert effect.mean == pytest.approx(record.effects[regime].mean, abs=1e-6)
+        assert verdict(claim, effects) == record.verdict
+        winners = record.tables["winners"]
+        assert (winners.loc[winners["rule"] == "accuracy", "edge"].fillna("") == "").all()
 
 
 # ---- the picture in the plane

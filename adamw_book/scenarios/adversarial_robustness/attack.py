@@ -6,7 +6,7 @@ front of N may be any. `closed_form` holds the exact answers that these attacks 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral
 
 import torch
@@ -177,3 +177,19 @@ def zero_gradients(logits: Logits, x: Tensor, y: Tensor, loss: Callable[..., Ten
     check_examples(x, y, out.shape[-1])
     (slope,) = torch.autograd.grad(loss(out, y).sum(), z)
     return (slope == 0).all(-1).float().mean(-1)
+
+
+def rescaled(parameters: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """Every layer's weights times ``factor``, and its biases so that the network stays the same function up to a
+    constant: with ReLU, layer l's bias times factor^l, and the logits times factor^depth.
+
+    parameters: weights and biases in the order of the layers, of one model or a stack. Raises ``ValueError`` for a
+    factor that is not above 0, which would be another function.
+    """
+    if not 0 < factor < float("inf"):
+        raise ValueError(f"factor: {factor}; a finite number above 0 is needed")
+    depth, out = 0, {}
+    for name, value in parameters.items():
+        depth += name.endswith("weight")
+        out[name] = value * factor ** (1 if name.endswith("weight") else depth)
+    return out

@@ -9,9 +9,9 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
+from adamw_book.arms import ARMS
 from adamw_book.data import generator
 from adamw_book.ensemble import Task, train
-from adamw_book.evidence import grid
 
 
 def conditional(core_right: float, agreement: float) -> pd.DataFrame:
@@ -96,6 +96,20 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs[..., 0] - targets).square().mean(1)
 
 
+def runs_at(doses: Mapping[str, Sequence[float]], lr: float, seeds: Sequence[int]) -> pd.DataFrame:
+    """Runs of each arm {its name: doses of its decay} at one learning rate; of an arm without decay the doses are
+    learning rates. Columns arm, lr, weight_decay, l2, seed. Raises ValueError for no arm or an unknown one."""
+    if not doses or not set(doses) <= set(ARMS):
+        raise ValueError(f"doses: the arms {list(doses)}; at least one of {', '.join(map(repr, ARMS))} is needed")
+    rows = [
+        {"arm": name, "lr": lr if ARMS[name].decay else dose}
+        | ARMS[name].coefficients(dose if ARMS[name].decay else 0.0)
+        for name, values in doses.items()
+        for dose in values
+    ]
+    return pd.DataFrame(rows).merge(pd.DataFrame({"seed": list(seeds)}), how="cross")
+
+
 def trained_reliance(
     doses: Mapping[str, Sequence[float]],
     seeds: Sequence[int],
@@ -109,23 +123,18 @@ def trained_reliance(
     """The :func:`reliance` of a linear model that AdamW or Adam + L2 has trained on :func:`two_features`, with
     mini-batches.
 
-    doses: {"AdamW": values of weight_decay, "Adam + L2": values of l2}. problem: ``core``, ``spurious``, ``noise``.
-    Returns arm, dose, seed, reliance.
+    doses: as in :func:`runs_at`. problem: ``core``, ``spurious``, ``noise``. Returns arm, dose, seed, reliance.
     """
-    names, seeds = {"AdamW": "weight_decay", "Adam + L2": "l2"}, list(seeds)
-    if not doses or not set(doses) <= set(names):
-        raise ValueError(f"doses: the arms {list(doses)}; at least one of {', '.join(map(repr, names))} is needed")
 
     def data(seed: int):
         x, y = two_features(n, generator(seed, "data"), **problem)
         return {"train": (x.float(), y.float())}
 
-    runs = pd.concat(grid({arm: {"lr": [lr], names[arm]: values}}, seeds) for arm, values in doses.items())
     task = Task(
         "core and spurious feature", lambda: nn.Linear(2, 1, bias=False), data, squared_error, {"loss": squared_error}
     )
     result = train(
-        task, runs.assign(schedule="cosine"), steps=steps, batch_size=batch_size, evaluate=("train",),
+        task, runs_at(doses, lr, seeds), steps=steps, batch_size=batch_size, schedule="cosine", evaluate=("train",),
         keep_parameters=True, device="cpu",
     )  # fmt: skip
     w = result.parameters["weight"][:, 0]

@@ -8,7 +8,7 @@ from adamw_book.evidence import Claim
 from adamw_book.protocol import Contrast, Measurement, Protocol
 
 from .pull import PULL, SILENCED, WEAK_GRADIENTS, just_silenced, measure_pull, pull_effects, weak_over_strong
-from .tasks import ADDITION, DIGITS, TRAIN
+from .tasks import ADDITION, DIGITS, FINER, PRIMARY, TRAIN
 
 GENERALIZATION = Claim(
     id="overfitting.generalization",
@@ -19,7 +19,7 @@ GENERALIZATION = Claim(
     criterion="Supported: half a percentage point or more, with the 95% interval above zero.",
     metric="test accuracy",
     smallest_effect=0.005,
-    primary="CNN, GroupNorm · 20% wrong labels",
+    primary=PRIMARY,
     dividing="the network and on whether its labels are right",
 )
 
@@ -31,10 +31,10 @@ def pulls(seeds: Sequence[int]) -> pd.DataFrame:
 
 PROTOCOL = Protocol(
     chapter="generalization/overfitting",
-    conditions={**DIGITS, ADDITION.task.name: ADDITION},
+    conditions={**DIGITS, f"{PRIMARY}, 108 configurations": FINER, ADDITION.task.name: ADDITION},
     claims={
         WEAK_GRADIENTS: lambda tables: pull_effects(tables["pulls"]),
-        GENERALIZATION: Contrast(conditions=list(DIGITS)),
+        GENERALIZATION: Contrast(conditions=[*DIGITS, f"{PRIMARY}, 108 configurations"]),
     },
     tuning_seeds=range(10),
     evaluation_seeds=range(2000, 2024),
