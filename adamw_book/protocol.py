@@ -127,16 +127,6 @@ class Regime:
 
 
 @dataclass(frozen=True)
-class Regime:
-    """Where a claim is judged: a condition, the metric that is read there, and the rule that chose (by default the
-    condition's first)."""
-
-    condition: str
-    metric: str
-    rule: str | None = None
-
-
-@dataclass(frozen=True)
 class Contrast:
     """A claim's effects: treatment − control in its metric, under each condition (all where none are named).
 
