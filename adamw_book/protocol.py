@@ -43,7 +43,7 @@ class Condition:
     first being the chapter's own; a metric that ends in "loss" is better when lower. seen: the splits that tuning sees,
     more than one where a rule needs it. judged: those on which what was chosen is evaluated. decays: parameters that
     decay acts on, by default matrices (gains of norms and biases are exempt). tuned: the columns of ``runs`` that make
-    a configuration.
+    a configuration. chunk_size: replicas trained at a time, where the ensemble's own choice outgrows the caches.
     vary(runs): gives runs further columns that are tuned, such as a schedule. judge(result, splits): what else is
     measured on the trained models (attacks, thresholds), a table of rows with the columns of ``result.table``;
     ``splits`` is ``seen`` when tuning and ``judged`` when evaluating. measure: along the way, as in
@@ -61,13 +61,14 @@ class Condition:
     judged: Sequence[str] = ("train", "test")
     decays: Callable[[str], bool] = matrices
     tuned: Sequence[str] = CONFIGURATION
+    chunk_size: int | None = None
     vary: Callable[[pd.DataFrame], pd.DataFrame] = lambda runs: runs
     judge: Callable[[Result, Sequence[str]], pd.DataFrame] | None = None
     measure: Callable[[Condition], Callable[[Snapshot], dict]] | None = None
 
     def train(self, runs: pd.DataFrame, evaluate: Sequence[str], **options) -> pd.DataFrame:
         """The table of these runs; ``options`` are those of :func:`adamw_book.ensemble.train`."""
-        own = {"steps": self.steps, "batch_size": self.batch_size, "schedule": self.schedule, "decays": self.decays}
+        own = {name: getattr(self, name) for name in ("steps", "batch_size", "schedule", "decays", "chunk_size")}
         if self.measure is not None:
             own["measure"] = self.measure(self)
         result = train(self.task, runs, evaluate=evaluate, **own | options, keep_parameters=self.judge is not None)
@@ -149,8 +150,8 @@ class Protocol:
 
     claims: {claim: a Contrast, or a function of the tables → {regime: Effect}}. measured: conditions that measurements
     train by themselves, without tuning. probed: the conditions, of either kind, of which a record's probe trains a run
-    an arm. settings: what else defines the protocol, as JSON holds it. kept: a pattern of
-    the metrics that the evaluation keeps.
+    an arm, probed_metrics a pattern of what it keeps of them. settings: what else defines the protocol, as JSON holds
+    it. kept: a pattern of the metrics that the evaluation keeps.
     """
 
     chapter: str
@@ -161,6 +162,7 @@ class Protocol:
     measurements: Sequence[Measurement] = ()
     measured: Mapping[str, Condition] = field(default_factory=dict)
     probed: Sequence[str] = ()
+    probed_metrics: str = ""
     settings: Mapping = field(default_factory=dict)
     kept: str = "accuracy|norm"
 
@@ -306,7 +308,7 @@ class Protocol:
             runs = condition.vary(condition.middle().assign(seed=0))
             record = sorted({1, min(20, steps), steps})
             table = condition.train(runs, ("train", "validation"), record=record, steps=steps, device="cpu")
-            found.append(table.assign(condition=name))
+            found.append(table[table["metric"].str.contains(self.probed_metrics)].assign(condition=name))
         probes = [probe_rows(pd.concat(found, ignore_index=True))] if found else []
         for one in self.measurements:
             if one.probed is not None:

@@ -12,9 +12,9 @@ STUDIES = {
     "decoupled_weight_decay": "adamw_book.scenarios.decoupled_weight_decay",
     "overfitting": "adamw_book.scenarios.overfitting.study",
     "vanishing_gradients": "adamw_book.scenarios.vanishing_gradients.study",
-    "sparse_gradients": "adamw_book.scenarios.sparse_gradients",
+    "sparse_gradients": "adamw_book.scenarios.sparse_gradients.study",
     "covariate_shift": "adamw_book.scenarios.covariate_shift.study",
-    "class_imbalance": "adamw_book.scenarios.class_imbalance",
+    "class_imbalance": "adamw_book.scenarios.class_imbalance.study",
     "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness.study",
 }
 

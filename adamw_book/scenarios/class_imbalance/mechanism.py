@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from adamw_book.ensemble import Snapshot, train
+from adamw_book.ensemble import train
 from adamw_book.evidence import grid
 from adamw_book.optim import AdamW
+from adamw_book.task import Snapshot
 
 from .tasks import BIASES, prior, task
 
@@ -42,7 +43,7 @@ def logits_by_decay(
     if bias not in BIASES:
         raise ValueError(f"bias: {bias!r} is unknown; choose from {', '.join(map(repr, BIASES))}")
     found = task(data, "linear", loss)
-    runs = grid({"AdamW": {"lr": [lr], "weight_decay": weight_decay}}, seeds).assign(schedule="cosine")
+    runs = grid({"AdamW": {"lr": [lr], "weight_decay": weight_decay}}, seeds)
     x = torch.stack([found.data(int(seed))["validation"][0] for seed in runs["seed"]])
 
     def measure(snapshot: Snapshot) -> dict[str, Tensor]:
@@ -58,7 +59,7 @@ def logits_by_decay(
     # one chunk: `measure` looks at all replicas, in their order
     return train(
         found, runs, steps=steps, batch_size=batch_size, evaluate=("validation",), measure=measure,
-        decays=BIASES[bias], chunk_size=len(runs), device="cpu",
+        schedule="cosine", decays=BIASES[bias], chunk_size=len(runs), device="cpu",
     ).table  # fmt: skip
 
 

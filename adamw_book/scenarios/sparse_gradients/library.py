@@ -103,13 +103,18 @@ def library_splits(
 
     train, validation, test: functions of each package, so that classes are balanced. The vocabulary is the identifiers
     that most of the *training* functions use, the commonest first (ties in alphabetical order); others are dropped.
+    Test functions are the same under each seed, and so are their modules, from which no other split takes any.
     functions: by default :func:`library_functions`.
 
     Raises ValueError where the sizes do not fit or the training functions use fewer identifiers than ``vocabulary``.
     """
     functions = library_functions() if functions is None else functions
-    # test first: the order decides who gets whole modules, and the largest split takes what is left most easily
-    chosen = split_by_module(functions, seed, {"test": test, "validation": validation, "train": train})
+    functions = tuple(functions)
+    held_out = split_by_module(functions, 0, {"test": test, "rest": train + validation})["test"]
+    modules = {(function.package, function.module) for function, _ in held_out}
+    rest = tuple(function for function in functions if (function.package, function.module) not in modules)
+    # validation first: the order decides who gets whole modules, and the larger split takes what is left more easily
+    chosen = split_by_module(rest, seed, {"validation": validation, "train": train}) | {"test": held_out}
     used = Counter(name for function, _ in chosen["train"] for name in function.identifiers)
     if not isinstance(vocabulary, Integral) or not 0 < vocabulary <= len(used):
         raise ValueError(f"vocabulary: {vocabulary}; the training functions use {len(used)} identifiers: up to as many")

@@ -57,7 +57,8 @@ def synthetic_texts(
 
     Words occur independently of each other, with :func:`word_frequencies`. Class 1 has probability sigmoid(z), where z
     is the sum of the :func:`meaning` of a text's words, shifted to mean 0 and scaled to standard deviation
-    ``strength``: in each condition the words say equally much about the class.
+    ``strength``: in each condition the words say equally much about the class. What they say and the test texts are the
+    same under each seed.
     """
     sizes = {"train": train, "validation": validation, "test": test}
     for name, size in sizes.items():
@@ -65,10 +66,14 @@ def synthetic_texts(
             raise ValueError(f"{name}: {size}; a positive number of texts is needed")
     if not 0 <= strength < float("inf"):
         raise ValueError(f"strength: {strength}; a finite number of 0 or more is needed")
-    rng = generator(seed, "texts")
+    rng = generator(0, "language")
     share = word_frequencies(words, length, zipf=condition != "equal frequency")
     weights = meaning(condition, words, frequent, rng)
-    x = (torch.rand(sum(sizes.values()), words, generator=rng) < share).float()
-    z = strength * ((x - share) @ weights) / (share * (1 - share) * weights**2).sum().sqrt()
-    y = (torch.rand(len(z), generator=rng) < z.sigmoid()).long()
-    return dict(zip(sizes, zip(x.split(list(sizes.values())), y.split(list(sizes.values())), strict=True), strict=True))
+    scale = strength / (share * (1 - share) * weights**2).sum().sqrt()
+    own, splits = generator(seed, "texts"), {}
+    for name, size in sizes.items():
+        draw = rng if name == "test" else own
+        x = (torch.rand(size, words, generator=draw) < share).float()
+        z = scale * ((x - share) @ weights)
+        splits[name] = x, (torch.rand(size, generator=draw) < z.sigmoid()).long()
+    return splits
