@@ -152,13 +152,6 @@ def test_an_unknown_arm_is_refused():
         grid({"Adam+L2": {"lr": [1e-3], "weight_decay": [0.1]}}, [0])
 
 
-def test_unequal_budgets_are_refused():
-    arms = {"AdamW": ADAMW, "Adam": {"lr": [1e-3, 1e-2]}}
-    with pytest.raises(ValueError, match="'AdamW' has 9, 'Adam' has 2"):
-        grid(arms, range(2))
-    assert len(grid(arms, range(2), equal_budgets=False)) == 22
-
-
 @pytest.mark.parametrize(
     "axes, says",
     [

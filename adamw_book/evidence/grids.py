@@ -13,35 +13,25 @@ from ..arms import ARMS
 from .tables import CONFIGURATION, filled, need, some, whole_seed, whole_seeds
 
 
-def grid(
-    arms: Mapping[str, Mapping[str, Sequence[float]]], seeds: Iterable[int], equal_budgets: bool = True
-) -> pd.DataFrame:
+def grid(arms: Mapping[str, Mapping[str, Sequence[float]]], seeds: Iterable[int]) -> pd.DataFrame:
     """All runs of a grid: for each arm the Cartesian product of its values, times the seeds.
 
     arms: for instance {"AdamW": {"lr": [...], "weight_decay": [...]}, "Adam + L2": {"lr": [...], "l2": [...]}}; a
     coefficient that is not named is 0. Returns one row a run with the columns arm, lr, weight_decay, l2, seed.
 
     Raises ValueError for an unknown arm, an unknown or foreign coefficient (an `l2` for AdamW), no lr, an empty or
-    repeated list of values, an lr that is not positive, a negative decay, seeds that are not whole numbers, and arms
-    with unequal numbers of configurations: an arm that is tuned longer looks better. Pass equal_budgets=False where
-    that inequality is meant, and say why.
+    repeated list of values, an lr that is not positive, a negative decay, and seeds that are not whole numbers.
     """
     seeds = whole_seeds(seeds)
     if not arms:
         raise ValueError(
             "arms is empty; expected at least one arm, such as {'AdamW': {'lr': [1e-3], 'weight_decay': [0.1]}}"
         )
-    rows, budgets = [], {}
+    rows = []
     for arm, axes in arms.items():
         axes = _checked_axes(arm, axes)
-        points = list(itertools.product(*(axes.get(name, [0.0]) for name in CONFIGURATION)))
-        budgets[arm] = len(points)
+        points = itertools.product(*(axes.get(name, [0.0]) for name in CONFIGURATION))
         rows += [(arm, *map(float, point), seed) for point in points for seed in seeds]
-    if equal_budgets and len(set(budgets.values())) > 1:
-        counts = ", ".join(f"{arm!r} has {count}" for arm, count in budgets.items())
-        raise ValueError(
-            f"the arms have unequal numbers of configurations ({counts}); expected equal ones, or equal_budgets=False"
-        )
     return pd.DataFrame(rows, columns=["arm", *CONFIGURATION, "seed"])
 
 

@@ -62,7 +62,7 @@ def weight_sizes(
         raise ValueError(f"bins: {bins}; at least 2 groups are needed")
     result = train(
         task, runs, steps=steps, batch_size=batch_size, evaluate=(), schedule=schedule, decays=matrices,
-        keep_parameters=True,
+        keep_parameters=True, device="cpu",
     )  # fmt: skip
     if weight not in result.parameters:
         raise ValueError(f"weight: {weight!r} is no parameter of the model; it has {', '.join(result.parameters)}")
@@ -85,7 +85,7 @@ def weight_sizes(
 
 def measure_sizes(name: str, arms: Mapping[str, Mapping[str, Sequence[float]]], seeds: Sequence[int]) -> pd.DataFrame:
     """:func:`weight_sizes` of one condition (a name in ``CONDITIONS``) for the configurations in ``arms``."""
-    runs = grid(arms, seeds, equal_budgets=False)  # calibration, no comparison
+    runs = grid(arms, seeds)
     own = CONDITIONS[name]
     sizes = weight_sizes(
         own.task, WORD_WEIGHTS[name.rpartition(" · ")[2]], runs, steps=own.steps, batch_size=own.batch_size,
