@@ -34,7 +34,7 @@ PROTOCOL = Protocol(
     conditions={**DIGITS, f"{PRIMARY}, 108 configurations": FINER, ADDITION.task.name: ADDITION},
     claims={
         WEAK_GRADIENTS: lambda tables: pull_effects(tables["pulls"]),
-        GENERALIZATION: Contrast(conditions=[*DIGITS, f"{PRIMARY}, 108 configurations"]),
+        GENERALIZATION: Contrast(conditions=list(DIGITS)),
     },
     tuning_seeds=range(10),
     evaluation_seeds=range(2000, 2024),
