@@ -85,6 +85,7 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
         parts = ("other evaluation seeds", primary.by_seeds), ("other tuning seeds", primary.by_tuning)
         told = ", ".join(f"{what} {_range(bounds, points)}" for what, bounds in parts)
         about.append(("The interval's parts", told))
+        about.append(("The effect", "a mean over what tuning might have chosen, not the difference of two winners"))
     others = {regime: effect for regime, effect in effects.items() if regime != claim.primary}
     rows = [(regime, effect, "; ".join(effect.remarks())) for regime, effect in others.items()]
     contrasts = {effect.contrast for effect in effects.values()}
@@ -156,8 +157,8 @@ def verdict_table(records: Iterable[Record]) -> Shown:
         for chapter, statement, word, span in rows
     )
     caption = (
-        "The verdicts, and the effects that decide; p: the probability of such an effect by chance, after Holm's "
-        "correction for the number of these claims"
+        "The verdicts, and the effects that decide. p: how often an effect at least as large would come out if there "
+        "were none, after Holm's correction for the number of these claims; verdicts go by the interval, uncorrected"
     )
     html = (
         f'<style>{_STYLE}</style><table class="verdict-table"><caption>{caption}</caption><thead><tr>'
