@@ -27,7 +27,7 @@ _STYLE = """
   line-height: 1.45}
 :where(.claim-card) p {margin: .3em 0}
 :where(.claim-card .claim-key) {font-weight: 600}
-:where(.claim-card .claim-head) {display: flex; flex-wrap: wrap; gap: .5em; justify-content: space-between}
+:where(.claim-card .claim-head) {display: flex; gap: .8em; justify-content: space-between; align-items: flex-start}
 :where(.claim-card table, .verdict-table) {border-collapse: collapse; width: 100%; margin: .6em 0 0; font-size: .95em;
   color: inherit; background: transparent}
 :where(.claim-card caption, .verdict-table caption) {caption-side: top; text-align: left; padding: .2em 0;
@@ -76,7 +76,6 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     rider = f"It depends on {claim.dividing}." if claim.dividing and divided(claim, effects) else ""
     about = [
         ("The source claims", claim.source),
-        ("Tested here", claim.statement),
         ("Decided by", f"{claim.primary}: {primary.contrast}, {claim.metric}. {claim.criterion}"),
         ("Would matter", f"{matters} or more"),
         ("Remarks", "; ".join(primary.remarks())),
@@ -105,15 +104,17 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     table = f"<table><caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>"
     foot = f'<p class="claim-note">{escape(closing)}</p>' if closing else ""
     label = escape(f"Claim {claim.id}: {overall}", quote=True)
-    answer = f"{escape(primary.contrast)}, {escape(claim.primary)}: {_parts_html(mean, interval)} {escape(rider)}"
+    answer = f"{escape(primary.contrast)}, {escape(claim.primary)}: {_parts_html(mean, interval)}"
+    answer += f"</p><p>{escape(rider)}" if rider else ""
     html = (
         f'<style>{_STYLE}</style><div class="claim-card claim-card-{_class(overall)}" role="region" '
-        f'aria-label="{label}"><p class="claim-head"><span class="claim-key">Claim{escape(tag)}</span>'
-        f"{badge(overall)}</p><p>{answer}</p><details><summary>What was tested, and the map</summary>{body}"
+        f'aria-label="{label}"><p class="claim-head"><span><span class="claim-key">Claim{escape(tag)}:</span> '
+        f"{escape(claim.statement)}</span>{badge(overall)}</p><p>{answer}</p>"
+        f"<details><summary>What was tested, and the map</summary>{body}"
         f'{f"""<div class="claim-map" tabindex="0">{table}</div>""" if rows else ""}{foot}</details></div>'
     )
-    lines = [f"**Claim{tag}: {SYMBOLS[overall]} {overall}**", ""]
-    lines += [f"{primary.contrast}, {claim.primary}: {mean} {interval} {rider}".rstrip(), ""]
+    lines = [f"**Claim{tag}:** {claim.statement} **{SYMBOLS[overall]} {overall}**", ""]
+    lines += [f"{primary.contrast}, {claim.primary}: {mean} {interval}. {rider}".rstrip(), ""]
     lines += [line for key, text in about for line in (f"**{key}:** {text}", "")]
     if rows:
         lines += [caption, "", "| Regime | Effect | Remarks |", "|---|---|---|"]

@@ -74,6 +74,7 @@ def test_the_answer_stands_on_one_line_and_the_rest_is_folded_away():
     front, folded = html.split("<details>")
     words = Tree(html).words()
     shown = " ".join(re.sub("<style>.*</style>|<[^>]+>", " ", front).split())
+    assert "Claim (source tag 3096487): AdamW has the higher test accuracy" in shown
     assert "✓ supported" in shown and "AdamW − (Adam + L2), depth 8: +2.00 pp [+1.60, +2.40]" in shown
     assert "It depends on the depth &lt;and&gt; the labels." in shown and CLAIM.criterion not in shown
     for part in (CLAIM.source, CLAIM.criterion, "From the record.", "Would matter: 0.50 pp or more",
@@ -184,7 +185,8 @@ def test_markdown_has_the_same_content():
     card = claim_card(CLAIM, EFFECTS, note="From the record.")
     text = card._repr_markdown_()
     assert str(card) == text and text.endswith("From the record.")
-    for part in ("**Claim (source tag 3096487): ✓ supported**", "+2.00 pp [+1.60, +2.40]", "| depth <1> | 0.00 pp",
+    for part in ("**Claim (source tag 3096487):** AdamW has the higher", "**✓ supported**",
+                 "+2.00 pp [+1.60, +2.40]", "| depth <1> | 0.00 pp",
                  "tuning gave Adam + L2 no decay |"):  # fmt: skip
         assert part in text, part
     rows = [line for line in text.splitlines() if line.startswith("|")]
