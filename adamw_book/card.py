@@ -27,7 +27,7 @@ _STYLE = """
   line-height: 1.45}
 :where(.claim-card) p {margin: .3em 0}
 :where(.claim-card .claim-key) {font-weight: 600}
-:where(.claim-card .claim-head) {display: flex; gap: .8em; justify-content: space-between; align-items: flex-start}
+:where(.claim-card .claim-head .verdict) {float: right; margin-left: .8em}
 :where(.claim-card table, .verdict-table) {border-collapse: collapse; width: 100%; margin: .6em 0 0; font-size: .95em;
   color: inherit; background: transparent}
 :where(.claim-card caption, .verdict-table caption) {caption-side: top; text-align: left; padding: .2em 0;
@@ -108,8 +108,8 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     answer += f"</p><p>{escape(rider)}" if rider else ""
     html = (
         f'<style>{_STYLE}</style><div class="claim-card claim-card-{_class(overall)}" role="region" '
-        f'aria-label="{label}"><p class="claim-head"><span><span class="claim-key">Claim{escape(tag)}:</span> '
-        f"{escape(claim.statement)}</span>{badge(overall)}</p><p>{answer}</p>"
+        f'aria-label="{label}"><p class="claim-head">{badge(overall)}'
+        f'<span class="claim-key">Claim{escape(tag)}:</span> {escape(claim.statement)}</p><p>{answer}</p>'
         f"<details><summary>What was tested, and the map</summary>{body}"
         f'{f"""<div class="claim-map" tabindex="0">{table}</div>""" if rows else ""}{foot}</details></div>'
     )
