@@ -167,10 +167,14 @@ class Protocol:
     kept: str = "accuracy|norm"
 
     def __getitem__(self, name: str) -> Condition:
-        known = {**self.conditions, **self.measured}
-        if name not in known:
-            raise ValueError(f"name: {name!r} is no condition; choose from {', '.join(map(repr, known))}")
-        return known[name]
+        if name not in self.all:
+            raise ValueError(f"name: {name!r} is no condition; choose from {', '.join(map(repr, self.all))}")
+        return self.all[name]
+
+    @property
+    def all(self) -> dict[str, Condition]:
+        """The conditions of either kind, tuned and measured."""
+        return {**self.conditions, **self.measured}
 
     def tune(self, name: str, seeds: Sequence[int] | None = None, count: int | None = None) -> pd.DataFrame:
         """What chooses, for every configuration on the tuning seeds."""
@@ -313,16 +317,15 @@ class Protocol:
         for one in self.measurements:
             if one.probed is not None:
                 probes.append(probe_rows(one.probed(one.function(list(one.seeds)[:1])), atol=one.atol))
-        known = {**self.conditions, **self.measured}
-        if known:
-            tasks = {name: condition.task for name, condition in known.items()}
-            probes.append(untrained(tasks, {name: condition.decays for name, condition in known.items()}))
+        if self.all:
+            tasks = {name: condition.task for name, condition in self.all.items()}
+            probes.append(untrained(tasks, {name: condition.decays for name, condition in self.all.items()}))
         return pd.concat(probes, ignore_index=True)
 
     @property
     def study(self) -> Study:
         """What the ledger keeps and checks."""
-        conditions = {n: condition.described() for n, condition in {**self.conditions, **self.measured}.items()}
+        conditions = {n: condition.described() for n, condition in self.all.items()}
         seeds = {"tuning_seeds": list(self.tuning_seeds), "evaluation_seeds": list(self.evaluation_seeds)}
         measured = {one.name: list(one.seeds) for one in self.measurements}
         settings = {"conditions": conditions, **seeds, "measurements": measured} | dict(self.settings)
