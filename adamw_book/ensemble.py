@@ -20,7 +20,15 @@ from tqdm import tqdm
 from adamw_book.arguments import whole
 from adamw_book.data import Splits, generators_kept
 from adamw_book.jobs import on_workers, side_by_side, workers
-from adamw_book.replicas import HYPER, Replicas, batch_order, initial_parameters, made, over_replicas
+from adamw_book.replicas import (
+    HYPER,
+    Replicas,
+    batch_order,
+    initial_parameters,
+    keep_freed_memory,
+    made,
+    over_replicas,
+)
 from adamw_book.schedules import learning_rate_factors
 from adamw_book.task import Snapshot, Task, accuracy, cross_entropy
 
@@ -154,12 +162,16 @@ def train(
             "use GroupNorm or LayerNorm"
         )
 
+    # runs of one seed side by side share their batches; a measurement sees them in the order given
+    order = np.argsort(pd.factorize(runs["seed"])[0], kind="stable") if measure is None else np.arange(len(runs))
     job = Job(
-        task, runs, splits, steps, batch_size, tuple(record), evaluate, measure, decays, betas, eps, keep_parameters,
-        device,
+        task, runs.iloc[order], splits, steps, batch_size, tuple(record), evaluate, measure, decays, betas, eps,
+        keep_parameters, device,
     )  # fmt: skip
+    keep_freed_memory()
     elsewhere = workers()
     size = chunk_size or _fitting_chunk(job, template, elsewhere)
+    size = size if measure is not None else _whole_seeds(job.runs["seed"], size)
     frames, kept, start = [], [], 0
     with tqdm(
         total=len(runs) * steps, desc=task.name, unit="step", unit_scale=True, leave=False, disable=None,
@@ -189,8 +201,11 @@ def train(
     # chunk after chunk as they came; the sort is stable, so that the runs keep their order
     metrics = list(dict.fromkeys(frame["metric"].iloc[0] for frame in frames))
     frames.sort(key=lambda frame: (frame["step"].iloc[0], metrics.index(frame["metric"].iloc[0])))
-    table = pd.concat(frames, ignore_index=True).drop(columns=[] if "schedule" in runs.attrs["given"] else ["schedule"])
-    stacked = {n: torch.cat([k[n] for k in kept]) for n in kept[0]} if keep_parameters else None
+    table = pd.concat(frames).drop(columns=[] if "schedule" in runs.attrs["given"] else ["schedule"])
+    place = np.argsort(order)
+    rows = (np.arange(0, len(table), len(runs))[:, None] + place).ravel()
+    table = table.iloc[rows].reset_index(drop=True)
+    stacked = {n: torch.cat([k[n] for k in kept])[torch.tensor(place)] for n in kept[0]} if keep_parameters else None
     return Result(table, runs, stacked)
 
 
@@ -243,6 +258,16 @@ def _check_splits(task: str, splits: dict[int, Splits], names: Iterable[str]) ->
             )
 
 
+def _whole_seeds(seeds: pd.Series, size: int) -> int:
+    """At most ``size`` runs such that no chunk tears a seed's runs apart more than it has to."""
+    each = int((seeds == seeds.iloc[0]).sum())
+    if size >= len(seeds):
+        return size
+    if size >= each:
+        return size - size % each
+    return -(-each // -(-each // size))
+
+
 def _fitting_chunk(job: Job, template: nn.Module, elsewhere: int) -> int:
     """Replicas that fit into half of the free memory, counted from one replica's parameters and saved activations, in
     as many chunks as keep all cores, or ``elsewhere`` that many workers, busy."""
@@ -266,6 +291,6 @@ def _fitting_chunk(job: Job, template: nn.Module, elsewhere: int) -> int:
     if job.device.type == "cuda":
         return max(1, min(len(job.runs), int(0.5 * torch.cuda.mem_get_info(job.device)[0] / per_replica)))
     # a chunk that stays in the CPU's caches is faster than a larger one, and the cores share them evenly
-    chunks = -(-len(job.runs) // max(1, min(256, int(2**31 / per_replica))))
+    chunks = -(-len(job.runs) // max(1, min(256, int(2**26 / per_replica))))
     cores = elsewhere if elsewhere > 1 else torch.get_num_threads()
     return -(-len(job.runs) // (-(-chunks // cores) * cores))

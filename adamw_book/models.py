@@ -103,13 +103,14 @@ class RNN(nn.Module):
             raise ValueError(
                 f"x: shape {tuple(x.shape)}; (N, T·features) or (N, T, features) is needed, features={self.features}"
             )
-        n = x.shape[0]
-        x = x.reshape(n, -1, self.features).permute(2, 1, 0)  # (features, T, N)
-        drive = self.input.weight @ x.flatten(1) + self.input.bias[:, None]
-        # unbind, not indexing: the backward of an index fills a whole (features, T, N) tensor with zeros at every step
+        steps = x.reshape(len(x), -1, self.features).permute(1, 2, 0)  # (T, features, N)
+        # the bias is the weight of a feature that is 1: the sequences of a stack's replicas are their own only after
+        # the product, and adding to them costs more than this
+        weight = torch.cat([self.input.weight, self.input.bias[:, None]], 1)
+        steps = torch.cat([steps, torch.ones_like(steps[:, :1])], 1)
         h = None
-        for u in drive.view(-1, x.shape[1], n).unbind(1):
-            a = u if h is None else u + self.recurrent.weight @ h
+        for x_t in steps.unbind():
+            a = weight @ x_t if h is None else weight @ x_t + self.recurrent.weight @ h
             h = torch.tanh(a if self.norm is None else self.norm(a.T).T)
         return (self.head.weight @ h + self.head.bias[:, None]).T
 

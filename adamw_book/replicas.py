@@ -12,11 +12,18 @@ from torch.func import functional_call, vmap
 from adamw_book.arguments import whole
 from adamw_book.data import generator, generators_kept
 from adamw_book.optim import AdamW
+from adamw_book.recorded import record
 from adamw_book.schedules import learning_rate_factors
 from adamw_book.task import Snapshot
 
 HYPER = ["lr", "weight_decay", "l2"]
 _SEEDING = threading.Lock()  # modules draw their weights from the one global generator of all threads
+
+
+def keep_freed_memory() -> None:
+    """Freed, a block of this size tells the C library (glibc) to keep up to twice as much for the next step's tensors,
+    where it would hand each one's pages back to the system and fetch them, zeroed, again."""
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def made(model: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
@@ -55,6 +62,18 @@ def batch_order(seed: int, examples: int, batch_size: int, steps: int) -> Tensor
     return stream[: steps * batch_size].view(steps, batch_size)
 
 
+def over_seeds(module: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """``module`` as a function of stacked parameters {name: (R, …)}, R/S for each seed side by side, and inputs (S, N,
+    …) that those of one seed share: their first products are then one, and the inputs are never copied."""
+    mapped = vmap(vmap(lambda parameters, x: functional_call(module, parameters, (x,)), in_dims=(0, None)))
+
+    def apply(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        by_seed = {name: p.unflatten(0, (len(x), -1)) for name, p in parameters.items()}
+        return mapped(by_seed, x).flatten(0, 1)
+
+    return apply
+
+
 def over_replicas(module: nn.Module | Callable[[], nn.Module]) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
     """``module``, or the one that it makes (:func:`made`), as a function of stacked parameters {name: (R, …)} and
     inputs (R, N, …), mapped over the replicas."""
@@ -67,21 +86,27 @@ class Replicas:
 
     def __init__(self, task, runs, splits, names, steps, batch_size, decays, betas, eps, device) -> None:
         self.task, self.runs, self.device = task, runs, device
-        self.apply = over_replicas(task.model)
+        module = made(task.model)
+        self.apply, self.apply_by_seed = over_replicas(module), over_seeds(module)
         codes, seeds = pd.factorize(runs["seed"])
         self.seed_of = torch.tensor(codes, device=device)  # (R,)
+        each = len(codes) // len(seeds)
+        self.each = each if np.array_equal(codes, np.arange(len(seeds)).repeat(each)) else 0  # seeds side by side
         self.data = {
             name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(device) for i in (0, 1))
             for name in names
         }
-        self.full_batch = tuple(t[self.seed_of] for t in self.data["train"]) if batch_size is None else None
+        self.shared = self.each > 1 and task.perturb is None
+        self.full_batch = self.handed(*self.data["train"]) if batch_size is None else None
         if batch_size is not None:
             examples = self.data["train"][0].shape[1]
-            orders = [batch_order(int(seed), examples, batch_size, steps) for seed in seeds]
-            self.orders = torch.stack(orders, 1).to(device)  # (steps, S, batch)
+            orders = torch.stack([batch_order(int(seed), examples, batch_size, steps) for seed in seeds], 1)
+            first = examples * torch.arange(len(seeds))[:, None]
+            self.orders = (orders + first).to(device)  # (steps, S, batch), in the examples of all seeds
         self.taken = torch.zeros(1, dtype=torch.long, device=device)  # steps
         self.graph: torch.cuda.CUDAGraph | None = None
         self.eager = steps if device.type != "cuda" or steps < 20 else 3  # steps before one is recorded into a graph
+        self.replay: Callable[..., list[Tensor]] | None = None
 
         initial = initial_parameters(task.model, list(runs["seed"]))
         self.parameters = {name: p.to(device).requires_grad_() for name, p in initial.items()}
@@ -99,15 +124,24 @@ class Replicas:
             [g for g in groups if g["params"]], lr=self.lr, betas=betas, eps=eps, capturable=device.type == "cuda"
         )
 
+    def handed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the seeds (S, N, …) for their replicas: targets (R, N) for each, inputs once a seed
+        where its replicas share them."""
+        # index_select copies whole rows, where indexing with a tensor would copy element by element
+        return x if self.shared else x.index_select(0, self.seed_of), y.index_select(0, self.seed_of)
+
+    def logits(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        """(R, N, C) for inputs (R, N, …), or (S, N, …) that replicas share."""
+        some = len(next(iter(parameters.values())))
+        return (self.apply if len(x) == some else self.apply_by_seed)(parameters, x)
+
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Inputs (R, N, …) and targets (R, N) of the next step: gathered once a seed, then handed to its replicas."""
+        """Inputs and targets (R, N) of the next step, as :meth:`handed` out."""
         if self.full_batch is not None:
             return self.full_batch
-        order = self.orders.index_select(0, self.taken)[0]
-        row = torch.arange(len(order), device=order.device)[:, None]
-        x, y = self.data["train"]
-        # index_select copies whole rows, where indexing with a tensor would copy element by element
-        return x[row, order].index_select(0, self.seed_of), y[row, order].index_select(0, self.seed_of)
+        rows = self.orders.index_select(0, self.taken)[0]
+        x, y = (t.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, rows.shape) for t in self.data["train"])
+        return self.handed(x, y)
 
     def advance(self, step: int) -> None:
         """Update number ``step``, from 1, one after the other.
@@ -121,28 +155,46 @@ class Replicas:
         if self.graph is not None:
             self.graph.replay()
         else:
-            self._update()
+            self._update(step)
 
-    def _update(self) -> None:
-        """Replicas share no parameter, so the gradient of the sum is each one's own."""
-        x, y = self.batch()
-        if self.task.perturb is not None:
-            now = {name: p.detach() for name, p in self.parameters.items()}
-            x = self.task.perturb(lambda inputs: self.apply(now, inputs), x, y).detach()
-        loss = self.one_each("task.loss", self.task.loss(self.apply(self.parameters, x), y))
-        gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
+    def _update(self, step: int) -> None:
+        gradients = self._gradients_at(step, list(self.parameters.values()), *self.batch())
         for p, gradient in zip(self.parameters.values(), gradients, strict=True):
             p.grad = gradient
         torch.mul(self.base_lr, self.factors.index_select(0, self.taken)[0], out=self.lr)
         self.optimizer.step()
         self.taken += 1
 
+    def _gradients_at(self, step: int, *inputs) -> list[Tensor]:
+        """On a CPU the first step is recorded and, once the second has shown that it comes to the same, replayed: half
+        of a small step would be Python's."""
+        if self.device.type != "cpu" or (self.replay is None and step > 1):
+            return self.gradients(*inputs)
+        if step == 1:
+            gradients, self.replay = record(self.gradients, *inputs)
+            return gradients
+        if step > 2:
+            return self.replay(*inputs)
+        gradients = self.gradients(*inputs)
+        if not all(map(_same, gradients, self.replay(*inputs))):
+            self.replay = None
+        return gradients
+
+    def gradients(self, parameters: list[Tensor], x: Tensor, y: Tensor) -> list[Tensor]:
+        """Of each replica's loss: replicas share no parameter, so the gradient of the sum is each one's own."""
+        named = dict(zip(self.parameters, parameters, strict=True))
+        if self.task.perturb is not None:
+            now = {name: p.detach() for name, p in named.items()}
+            x = self.task.perturb(lambda inputs: self.apply(now, inputs), x, y).detach()
+        loss = self.one_each("task.loss", self.task.loss(self.logits(named, x), y))
+        return list(torch.autograd.grad(loss.sum(), parameters))
+
     def _record_graph(self) -> None:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.empty_cache()  # a graph has memory of its own
         try:
             with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._update()
+                self._update(0)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
@@ -186,10 +238,17 @@ class Replicas:
         """Every metric on one split, a block of replicas at a time, since evaluation sets are larger than batches."""
         x, y = self.data[split]
         parts = {f"{split} {metric}": [] for metric in self.task.metrics}
+        block = max(1, block // self.each) * self.each if self.each else block
         for start in range(0, len(self.seed_of), block):
             rows = slice(start, start + block)
-            targets = y[self.seed_of[rows]]
-            logits = self.apply({n: p.detach()[rows] for n, p in self.parameters.items()}, x[self.seed_of[rows]])
+            seeds = self.seed_of[rows]
+            inputs = x[seeds[:: self.each]] if self.each else x[seeds]
+            logits = self.logits({n: p.detach()[rows] for n, p in self.parameters.items()}, inputs)
             for metric, function in self.task.metrics.items():
-                parts[f"{split} {metric}"].append(function(logits, targets))
+                parts[f"{split} {metric}"].append(function(logits, y[seeds]))
         return {key: self.one_each(f"task.metrics, {key}", torch.cat(values)) for key, values in parts.items()}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal but for rounding, which may hang on where in memory a tensor lies."""
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-5 * float(a.abs().nan_to_num().max()), equal_nan=True)

@@ -33,7 +33,7 @@ class Task:
     before every update as ``perturb(logits, x, y)`` and returns the inputs (R, N, ...) that the update is taken on in
     the place of x: ``logits`` maps inputs to the logits of the current models, whose parameters take no gradient in it.
     Adversarial training is such a ``perturb``. For a run to be the same alone and among others it must not draw at
-    random.
+    random. All of them hang on their arguments alone: their operations are recorded at the first steps and replayed.
     """
 
     name: str

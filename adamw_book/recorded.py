@@ -1,0 +1,86 @@
+"""A function of tensors, recorded as the torch operations that it came down to, and replayed without autograd, vmap or
+Python between them: what a compiler would start from, at the price of a single call.
+
+    gradients, again = record(function, parameters, x, y)     # runs the function
+    again(parameters, x, y)                                   # the same operations on other numbers
+
+What hangs on the numbers themselves, such as a branch, cannot be replayed: then ``again`` is None.
+"""
+
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+# operations whose result, or its shape, is known to Python or drawn anew: item, nonzero, a draw
+_OF_THE_MOMENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded}
+_SAME_PLACE = {"aten::detach", "aten::expand", "aten::view", "aten::_unsafe_view", "aten::alias"}
+
+
+class _Recorder(TorchDispatchMode):
+    """Sees every operation below autograd and vmap, and writes it down."""
+
+    def __init__(self, inputs: list[Tensor]) -> None:
+        super().__init__()
+        self.graph, self.root, self.repeatable = fx.Graph(), torch.nn.Module(), True
+        self.kept: list[Tensor] = []  # an id is a tensor's own only while the tensor lives
+        self.nodes: dict[int, fx.Node] = {}
+        for i, tensor in enumerate(inputs):
+            self.name(tensor, self.graph.placeholder(f"input_{i}"))
+
+    def name(self, tensor: Tensor, node: fx.Node) -> None:
+        self.kept.append(tensor)
+        self.nodes[id(tensor)] = node
+
+    def node(self, value):
+        """What stands for a value in the graph: a tensor that no operation made, such as a constant, is kept as it
+        is."""
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self.nodes:
+            name = f"constant_{len(self.kept)}"
+            setattr(self.root, name, value)
+            self.name(value, self.graph.get_attr(name))
+        return self.nodes[id(value)]
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        self.repeatable &= not _OF_THE_MOMENT.intersection(function.tags)
+        if function._schema.name in _SAME_PLACE and _placed(result) == _placed(args[0]):
+            self.name(result, self.node(args[0]))
+            return result
+        node = self.graph.call_function(function, *tree_map(self.node, (tuple(args), kwargs)))
+        for i, tensor in enumerate(result if isinstance(result, (tuple, list)) else [result]):
+            if isinstance(tensor, Tensor):
+                single = tensor is result
+                self.name(tensor, node if single else self.graph.call_function(operator.getitem, (node, i)))
+        return result
+
+
+def _placed(tensor: Tensor) -> tuple:
+    return tensor.shape, tensor.stride(), tensor.storage_offset()
+
+
+def record(function: Callable[..., list[Tensor]], *inputs) -> tuple[list[Tensor], Callable[..., list[Tensor]] | None]:
+    """``function(*inputs)``, a list of tensors, and a function of the same inputs that replays it.
+
+    inputs: tensors and lists of them; further calls take tensors of the same shapes. ``function`` must hang on nothing
+    else that changes: what it reads elsewhere is kept as it was.
+    """
+    recorder = _Recorder(tree_leaves(inputs))
+    with recorder:
+        results = function(*inputs)
+    if not recorder.repeatable:
+        return results, None
+    recorder.graph.output([recorder.node(result) for result in results])
+    module = fx.GraphModule(recorder.root, recorder.graph)
+
+    def again(*inputs) -> list[Tensor]:
+        with torch.no_grad():
+            return module(*tree_leaves(inputs))
+
+    return results, again

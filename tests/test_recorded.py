@@ -1,0 +1,120 @@
+"""A recorded function gives on other numbers what the function gives; one that looks at its numbers is not replayed."""
+
+import pandas as pd
+import pytest
+import torch
+from torch.func import vmap
+
+from adamw_book import replicas
+from adamw_book.ensemble import Task, _whole_seeds, train
+from adamw_book.models import CNN, MLP, RNN
+from adamw_book.recorded import record
+
+RUNS = pd.DataFrame(
+    [{"arm": "AdamW", "lr": lr, "weight_decay": 0.1, "l2": 0.0, "seed": s} for lr in (1e-3, 1e-2, 3e-3) for s in (4, 2)]
+)
+
+
+def splits(seed):
+    rng = torch.Generator().manual_seed(seed)
+
+    def some(n):
+        return torch.rand(n, 64, generator=rng), torch.randint(10, (n,), generator=rng)
+
+    return {"train": some(40), "validation": some(30)}
+
+
+CONSTANT = torch.arange(3.0)
+
+
+def gradient(parameters, x):
+    """Through vmap, autograd, a view, an operation in place, one with several results, and a constant of its own."""
+    values, places = vmap(lambda w, x: (w * x).view(3).sort())(parameters[0], x)
+    out = (values.tanh() * CONSTANT + torch.full((3,), 2.0)).clone()
+    out[:, 0].mul_(3.0)
+    return list(torch.autograd.grad((out * places).sum() + parameters[1].square().sum(), parameters))
+
+
+def test_a_replay_gives_what_the_function_gives_on_other_numbers():
+    def inputs(seed):
+        torch.manual_seed(seed)
+        return [torch.randn(4, 3, requires_grad=True), torch.randn((), requires_grad=True)], torch.randn(4, 3)
+
+    results, again = record(gradient, *inputs(0))
+    assert all(map(torch.equal, results, gradient(*inputs(0))))
+    for seed in (1, 2):
+        replayed = again(*inputs(seed))
+        torch.testing.assert_close(replayed, gradient(*inputs(seed)))
+        assert not replayed[0].requires_grad and not torch.allclose(replayed[0], results[0])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: [x if x.sum() > 0 else -x],
+        lambda x: [x[x > 0].sum()],
+        lambda x: [x + torch.rand(3)],
+        lambda x: [x * x.max().item()],
+    ],
+    ids=["a branch", "a shape", "a draw", "a number taken out"],
+)
+def test_what_hangs_on_the_numbers_is_not_replayed(function):
+    results, again = record(function, torch.tensor([1.0, -2.0, 3.0]))
+    assert again is None and len(results) == 1
+
+
+def trained(model, runs=RUNS, **options):
+    task = Task("random", model, splits, **options.pop("task", {}))
+    defaults = {"steps": 12, "batch_size": 8, "keep_parameters": True, "device": "cpu"}
+    return train(task, runs, **defaults | options)
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
+@pytest.mark.parametrize("model", [MLP, RNN, lambda: CNN(norm=True)], ids=["MLP", "RNN", "CNN"])
+def test_replayed_steps_and_shared_batches_train_as_eager_steps_on_batches_of_each_run(model, batch_size, monkeypatch):
+    replayed = trained(model, batch_size=batch_size)
+    monkeypatch.setattr(replicas, "record", lambda function, *inputs: (function(*inputs), None))
+    monkeypatch.setattr(replicas.np, "array_equal", lambda *_: False)  # no two runs share a seed's batches
+    eager = trained(model, batch_size=batch_size)
+    for name, parameter in eager.parameters.items():
+        torch.testing.assert_close(replayed.parameters[name], parameter, atol=2e-5, rtol=1e-4)
+    pd.testing.assert_frame_equal(replayed.table, eager.table, atol=1e-3)
+    assert replayed.runs[list(RUNS)].equals(RUNS)
+
+
+def test_steps_are_replayed_and_a_function_that_changes_is_not(monkeypatch):
+    calls = []
+
+    def loss(logits, targets, weight=1.0):
+        calls.append(len(calls))
+        return weight * torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
+
+    trained(MLP, task={"loss": loss})
+    steady = len(calls)
+    calls.clear()
+    trained(MLP, task={"loss": lambda logits, targets: loss(logits, targets, 1.0 + len(calls))})
+    assert steady < 6 and len(calls) > 10  # the second has other weights at the second step than were recorded
+
+
+def test_runs_keep_their_order_whatever_their_seeds(monkeypatch):
+    shuffled = RUNS.sample(frac=1.0, random_state=1)
+    expected = trained(MLP).table.set_index(["lr", "seed", "metric"])["value"]
+    for size in (None, 4, 3, 2, 1):
+        found = trained(MLP, shuffled, chunk_size=size)
+        first = found.table[found.table["metric"] == "weight norm"]
+        assert first[["lr", "seed"]].to_numpy().tolist() == shuffled[["lr", "seed"]].to_numpy().tolist()
+        keys = found.table.set_index(["lr", "seed", "metric"])["value"]
+        pd.testing.assert_series_equal(keys.sort_index(), expected.sort_index(), atol=1e-3)
+        norms = sum(p.flatten(1).square().sum(1) for p in found.parameters.values()).sqrt()
+        torch.testing.assert_close(norms.double(), torch.tensor(first["value"].to_numpy()), rtol=1e-4, atol=0)
+
+
+def test_a_measurement_sees_the_runs_in_the_order_given():
+    seen = []
+    trained(MLP, chunk_size=4, measure=lambda s: seen.append(s.runs["lr"].tolist()) or {"x": torch.zeros(len(s.runs))})
+    assert sum(seen, []) == RUNS["lr"].tolist()
+
+
+def test_chunks_hold_whole_seeds():
+    seeds = pd.Series([0] * 10 + [1] * 10 + [2] * 10)
+    assert [_whole_seeds(seeds, n) for n in (40, 25, 19, 10, 9, 4, 1)] == [40, 20, 10, 10, 5, 4, 1]
