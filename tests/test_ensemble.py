@@ -57,16 +57,16 @@ def values(result, metric: str, step: int) -> np.ndarray:
     return table[(table["metric"] == metric) & (table["step"] == step)]["value"].to_numpy()
 
 
-def solo(task: Task, run, steps: int, batch_size: int | None, schedule: str = "constant") -> nn.Module:
+def solo(task: Task, run, steps: int, batch_size: int | None, schedule: str = "constant", **options) -> nn.Module:
     """One run as anybody would write it, with torch's own optimizers."""
     model = task.model()
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(initial_parameters(task.model, [run.seed])[name][0])
     if run.l2:
-        optimizer = torch.optim.Adam(model.parameters(), lr=run.lr, weight_decay=run.l2)
+        optimizer = torch.optim.Adam(model.parameters(), lr=run.lr, weight_decay=run.l2, **options)
     else:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=run.lr, weight_decay=run.weight_decay)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=run.lr, weight_decay=run.weight_decay, **options)
     factors = learning_rate_factors(schedule, steps)
     x, y = task.data(run.seed)["train"]
     order = batch_order(run.seed, len(x), batch_size, steps) if batch_size else [slice(None)] * steps
@@ -91,6 +91,16 @@ def test_every_row_equals_its_solo_run_with_torch(name, batch_size):
                 **NEAR,
                 msg=lambda m, p=parameter: f"{p}: {m}",
             )
+
+
+@pytest.mark.parametrize("option", [{"betas": (0.6, 0.999)}, {"betas": (0.9, 0.9)}, {"eps": 1e-3}], ids=str)
+def test_betas_and_eps_are_those_that_were_asked_for(option):
+    t = task()
+    found, usual = (train(t, RUNS, steps=4, keep_parameters=True, device="cpu", **own) for own in (option, {}))
+    for i, run in enumerate(RUNS.itertuples()):
+        for parameter, expected in solo(t, run, 4, None, **option).named_parameters():
+            torch.testing.assert_close(found.parameters[parameter][i], expected.detach(), **NEAR)
+        assert (found.parameters["layers.0.weight"][i] - usual.parameters["layers.0.weight"][i]).abs().max() > 1e-4
 
 
 @pytest.fixture

@@ -269,6 +269,16 @@ def test_pairing_narrows_the_interval():
     assert found.low > 0 > unpaired.low
 
 
+def test_the_last_step_is_the_last_one_recorded_for_the_metric():
+    early, late = ({"AdamW": dict.fromkeys(range(8), x), "Adam + L2": dict.fromkeys(range(8), 0.5)} for x in (0.6, 0.7))
+    others = [measured(early, "weight norm", step) for step in (10, 100, 200)]
+    table = pd.concat([measured(early, step=10), measured(late, step=100), *others], ignore_index=True)
+    assert paired(table, "AdamW", "Adam + L2", "test accuracy").mean == pytest.approx(0.2)
+    assert paired(table, "AdamW", "Adam + L2", "test accuracy", step=10).mean == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="step is 200; 'test accuracy' was recorded at 10, 100"):
+        paired(table, "AdamW", "Adam + L2", "test accuracy", step=200)
+
+
 def test_paired_refuses_missing_and_repeated_seeds():
     seeds = range(8)
     table = measured({"AdamW": dict.fromkeys(seeds, 0.9), "Adam + L2": dict.fromkeys(range(7), 0.8)})

@@ -116,6 +116,7 @@ def test_workers_that_die_again_and_again_are_reported(tmp_path):
         pytest.raises(RuntimeError, match=r"workers died 3 times before \d of 3 jobs were done"),
     ):
         here(measure=partial(deadly, folder=tmp_path, times=100))
+    assert len(list(tmp_path.iterdir())) == jobs.ATTEMPTS == 3  # as often as it says
 
 
 def test_what_a_job_raises_is_raised_once(tmp_path):

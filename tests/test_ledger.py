@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from adamw_book import __main__ as command_line
 from adamw_book import ledger, scenarios
 from adamw_book.evidence import Claim, Effect, choose, paired
-from adamw_book.ledger import Study
+from adamw_book.ledger import Study, unfinished
 from adamw_book.ledger.checks import _drifted, _unlike
 from adamw_book.models import MLP
 from adamw_book.scenarios.overfitting import study as overfitting
@@ -39,6 +40,24 @@ def test_a_record_knows_the_task_of_each_of_its_conditions(chapter):
     for name in untrained:
         known = set(probe[f"untrained, {name}, seed 0"].index)
         assert {"parameters", "decayed parameters", "train loss", "validation loss"} <= known, name
+
+
+@pytest.mark.parametrize("chapter", scenarios.STUDIES)
+def test_a_record_was_tuned_on_the_runs_that_its_protocol_would_make(chapter):
+    """No probe trains them: a search that draws other configurations under the same settings is told here."""
+    module = import_module(scenarios.STUDIES[chapter])
+    record = ledger.read(module.STUDY.claims[0].id)
+    searched = "tuning" in record.tables
+    table = record.tables["tuning" if searched else "map"]
+    conditions = module.PROTOCOL.conditions if searched else module.CONDITIONS
+    assert set(table["condition"]) == set(conditions)
+    for name, condition in conditions.items():
+        seeds = module.PROTOCOL.tuning_seeds
+        runs = condition.runs(seeds) if searched else module.map_runs(name, seeds)
+        columns = ["arm", *condition.tuned, "seed"]
+        found = table[table["condition"] == name][columns].drop_duplicates().sort_values(columns, ignore_index=True)
+        expected = runs[columns].sort_values(columns, ignore_index=True)
+        pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [{"depth": 6}, {"depth": 8, "width": 31}, {"depth": 8, "norm": True}])
@@ -252,6 +271,8 @@ def test_what_is_no_longer_made_is_removed(root):
         ({"effects": lambda tables: {}}, {}, "effects of folder/toy lack the claim 'toy.lift'"),
         ({"probe": lambda: probe().drop(columns="atol")}, {}, "probe of folder/toy has the columns"),
         ({"probe": lambda: probe(value=float("nan"))}, {}, "not finite"),
+        ({"probe": lambda: probe(atol=float("nan"))}, {}, "not finite"),
+        ({"probe": lambda: probe().assign(rtol=float("inf"))}, {}, "not finite"),
         ({"probe": lambda: probe().iloc[[0, 0]]}, {}, "repeats a row"),
         ({}, {"mixed": pd.DataFrame({"norm": ["group", None]})}, "column 'norm' of table 'mixed' mixes texts"),
     ],
@@ -552,10 +573,15 @@ def test_a_verdict_more(root):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("mean", 0.022), ("low", 0.0101), ("high", 0.05), ("n", 24), ("control", "Adam")]
-)
+    "field, value",
+    [
+        ("mean", 0.022), ("low", 0.0101), ("high", 0.05), ("n", 24), ("control", "Adam"), ("treatment", "Adam"),
+        ("metric", "train accuracy"), ("confidence", 0.9), ("undecayed", ["AdamW"]),
+    ],
+)  # fmt: skip
 def test_edited_effect(root, field, value):
-    edit(root / "toy.lift.json", lambda record: record["effects"]["depth 8"].update({field: value}))
+    regime = "depth 1" if field == "undecayed" else "depth 8"  # in which no verdict hangs on it
+    edit(root / "toy.lift.json", lambda record: record["effects"][regime].update({field: value}))
     says = "interval" if field in ("low", "high") else field
     only(ledger.check(STUDY, root), f"(different {says})")
 
@@ -786,6 +812,20 @@ def test_a_part_of_other_settings_other_code_or_edited_is_found_again(tmp_path, 
     assert ran == ["a"] * 4
     assert (tmp_path / ".unfinished" / "toy").exists()
     assert ledger.read_all(tmp_path) == []  # no record
+
+
+def test_other_code_in_any_module_of_the_package_is_other_code(tmp_path, monkeypatch):
+    package = tmp_path / "adamw_book"
+    modules = [package / "ensemble.py", package / "optim" / "adamw.py", package / "scenarios" / "a" / "tasks.py"]
+    for module in modules:
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text("a = 1\n")
+    monkeypatch.setattr(unfinished, "__file__", str(package / "ledger" / "unfinished.py"))
+    found = [unfinished._sources()]
+    for module in modules:
+        module.write_text("a = 2\n")
+        found.append(unfinished._sources())
+    assert len(set(found)) == 4 and found[-1] == unfinished._sources()
 
 
 # ---- the command line

@@ -85,19 +85,21 @@ def test_mlp_is_a_sequence_of_linear_norm_relu(depth, norm):
 
 
 @pytest.mark.parametrize("norm", [False, True])
-def test_cnn_is_two_strided_convolutions_and_a_read_out(norm):
-    model = disturbed(CNN(channels=(8, 16), norm=norm))
-    norms = (nn.GroupNorm(2, 8), nn.GroupNorm(4, 16)) if norm else (nn.Identity(), nn.Identity())
+@pytest.mark.parametrize("channels", [(8, 16), (16, 24)])
+def test_cnn_is_two_strided_convolutions_and_a_read_out(norm, channels):
+    model = disturbed(CNN(channels=channels, norm=norm))
+    a, b = channels
+    norms = (nn.GroupNorm(a // 4, a), nn.GroupNorm(b // 4, b)) if norm else (nn.Identity(), nn.Identity())
     plain = nn.Sequential(
         nn.Unflatten(1, (1, 8, 8)),
-        nn.Conv2d(1, 8, 3, stride=2, padding=1),
+        nn.Conv2d(1, a, 3, stride=2, padding=1),
         norms[0],
         nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.Conv2d(a, b, 3, stride=2, padding=1),
         norms[1],
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(16 * 2 * 2, 10),
+        nn.Linear(b * 2 * 2, 10),
     )
     places = {"conv1": 1, "norm1": 2, "conv2": 4, "norm2": 5, "head": 8}
     pairs = {f"{n}.{k}": f"{i}.{k}" for n, i in places.items() if norm or "norm" not in n for k in ("weight", "bias")}

@@ -28,6 +28,7 @@ from adamw_book.evidence import (
     surviving,
     verdict,
 )
+from adamw_book.evidence.tuned import _jackknife
 
 RANGES = {"lr": (1e-3, 1e-1), "weight_decay": (0.1, 100.0), "l2": (1e-4, 1e-1), "count": 30}
 
@@ -287,6 +288,16 @@ def test_a_tie_counts_both_configurations_by_their_share_of_the_resamples():
     assert effect.mean == pytest.approx(0.1 + 0.2 * np.mean(drawn >= 5))
     assert effect.by_seeds == (effect.mean, effect.mean) and effect.by_tuning[1] - effect.mean > 0.05
     assert effect.low == effect.by_tuning[0]
+    error = _jackknife(np.where(drawn >= 5, 0.3, 0.1), resampled_counts(10))  # and Student's t of 9 degrees of freedom
+    assert effect.by_tuning[1] - effect.mean == pytest.approx(2.262157 * error, rel=1e-5)
+
+
+def test_the_jackknife_finds_the_error_of_a_mean_and_none_in_noise():
+    rng = np.random.default_rng(4)
+    counts, values = resampled_counts(10), rng.normal(size=10)
+    assert _jackknife(counts @ values / 10, counts) == pytest.approx(values.std() / np.sqrt(10), rel=0.1)
+    noise = [_jackknife(rng.normal(size=2000), counts) for _ in range(100)]  # √(10/2000) = 0.07 without the correction
+    assert np.mean(noise) < 0.04
 
 
 def test_an_arm_that_tuning_gave_no_decay_is_named():
@@ -341,7 +352,8 @@ def test_a_mean_that_few_seeds_carry_is_told_with_the_median():
 def test_the_probability_follows_the_side_of_the_interval_towards_zero():
     found = effect(np.linspace(-0.01, 0.03, 24))
     assert found.error == pytest.approx((found.mean - found.low) / 1.96, rel=1e-3)
-    assert found.p == pytest.approx(2 * 0.5 * (1 - 0.9973) * 0.5 * 2, abs=0.01)  # about four errors from 0
+    for mean, error, p in ((0.02, 0.0102043, 0.05), (-0.02, 0.0102043, 0.05), (0.02, 0.02, 0.3173)):  # two-sided
+        assert measured(mean, error).p == pytest.approx(p, rel=1e-3)
     assert effect([0.0] * 12).p == 1.0 and effect([0.01] * 12).p == 0.0
     assert effect(np.linspace(-0.02, 0.02, 12)).p == 1.0
 
@@ -379,14 +391,32 @@ def test_identical_runs_do_not_carry_the_pooled_effect():
     same = Effect.of(pd.Series([0.0] * 12), "AdamW", "Adam", "test accuracy")
     found = pooled({"a": same, "b": measured(0.02, 0.01), "c": measured(0.02, 0.01)})
     assert found.mean == pytest.approx(0.04 / 3)
+    found = pooled({"a": same, "b": measured(0.01, 0.01), "c": measured(0.01, 0.02)})  # the smallest error is its own
+    assert found.tau == 0 and found.mean == pytest.approx((0.01 / 1e-4 + 0.01 / 4e-4) / (2.25 / 1e-4))
     with pytest.raises(ValueError, match="effects hold 1 regime"):
         pooled({"a": same})
+
+
+def test_the_level_of_the_effects_is_not_that_of_the_pooled_interval():
+    def at(level, quantile):
+        errors = {"a": (0.010, 0.01), "b": (0.012, 0.02), "c": (0.009, 0.01)}
+        bounds = {name: (mean - quantile * error, mean + quantile * error) for name, (mean, error) in errors.items()}
+        return {
+            name: replace(measured(*errors[name]), low=low, high=high, confidence=level)
+            for name, (low, high) in bounds.items()
+        }
+
+    usual, narrow = pooled(at(0.95, 1.959964)), pooled(at(0.8, 1.281552))
+    assert (narrow.mean, narrow.low, narrow.high) == pytest.approx((usual.mean, usual.low, usual.high), rel=1e-5)
+    assert usual.confidence == narrow.confidence == 0.95
 
 
 def test_of_many_regimes_those_stand_that_survive_their_number():
     effects = {str(i): measured(0.02, 0.02 / z) for i, z in enumerate([3.5, 2.2, 2.0, 0.5, 0.4, 0.3, 0.2, 0.1])}
     assert surviving(effects) == {"0"}  # p = .0005, .028 > 2/8 · .05, …
     assert surviving({name: effects[name] for name in ("0", "1", "2")}) == {"0", "1", "2"}
+    # the largest that passes carries all before it: p = .030 > .0167, .040 > .033, .041 < .05
+    assert surviving({str(z): measured(0.02, 0.02 / z) for z in (2.17, 2.054, 2.044)}) == {"2.17", "2.054", "2.044"}
     assert surviving({}) == set()
 
 
@@ -426,6 +456,7 @@ def test_the_outcome_is_symmetric_in_sign(mean, reach, outcome):
     assert decide(replace(effect, mean=-mean, low=-effect.high, high=-effect.low), PRIMARY) == mirrored
     assert decide(effect, replace(PRIMARY, arithmetic=True)) == "arithmetic"
     assert decide(replace(effect, n=MIN_SEEDS - 1), PRIMARY) == "undecided"
+    assert decide(replace(effect, n=MIN_SEEDS), PRIMARY) == outcome
 
 
 def test_an_arm_without_decay_cannot_be_supported_and_may_be_anything_else():

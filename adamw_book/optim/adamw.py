@@ -300,12 +300,10 @@ class AdamW(Optimizer):
             raise ValueError(f"backend: {wanted!r} {problem}; backend=None chooses for each parameter")
         return "reference"
 
-    def _check_capture(self) -> None:
-        """torch's check that a step under CUDA graph capture is capturable; the method's name depends on
-        torch's version.
-        """
-        name = "_accelerator_graph_capture_health_check"
-        getattr(self, name if hasattr(self, name) else "_cuda_graph_capture_health_check")()
+    # torch's check that a step under CUDA graph capture is capturable; the method's name depends on torch's version
+    _check_capture = getattr(
+        Optimizer, "_accelerator_graph_capture_health_check", None
+    ) or Optimizer._cuda_graph_capture_health_check
 
     def __setattr__(self, name: str, value) -> None:
         if name == "step" and getattr(value, "_wrapped_by_lr_sched", False):  # by a torch scheduler, at its making

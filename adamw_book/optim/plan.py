@@ -2,8 +2,7 @@
 stay the same."""
 
 from collections import Counter
-from itertools import repeat
-from operator import attrgetter, is_
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -70,7 +69,7 @@ class Plan:
                 return False
             if len(now["params"]) != len(params) or not all(map(is_, now["params"], params)):
                 return False
-        return all(map(is_, map(attrgetter("grad"), self.idle), repeat(None)))
+        return all(p.grad is None for p in self.idle)
 
     def step(self, grad_scale: Tensor | None, found_inf: Tensor | None, max_norm: float | None) -> None:
         """Update everything, bundle by bundle."""

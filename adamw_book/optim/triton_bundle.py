@@ -31,7 +31,9 @@ class TritonBundle:
                 "step() is recorded into a CUDA graph, but parameters, gradients or options changed since the last "
                 "step outside of a graph, or there was none; take one with the same parameters first"
             )
-        self.entries = entries
+        from . import triton_kernel  # which asks for Triton
+
+        self.kernel, self.entries = triton_kernel, entries
         self.device, dtypes, self.flags, self.replicas = entries[0].kind
         self.sharding = sharding(entries[0].param)
         dtypes = tuple(d.to_real() if d.is_complex else d for d in dtypes)
@@ -45,7 +47,10 @@ class TritonBundle:
         # Counts on the host are sent to the device once; the kernel adds the steps since then, ``ticks``.
         self.steps = common_buffer(entries)
         self.offsets = self.steps if self.flags.counts_on_device else self.steps.to(self.device, copy=True)
-        self.sent, self.ticks = self.steps.clone(), 0.0
+        self.ticks = 0.0
+        if not self.flags.counts_on_device:
+            self.counts = self.steps.detach().numpy()  # the same memory: numpy looks at so few numbers sooner
+            self.counted = self.counts.tobytes()  # as the last step left them
         self.watch = Watch(entries, by_address=True)
 
         n = len(entries)
@@ -90,15 +95,13 @@ class TritonBundle:
 
     def squares(self) -> Tensor:
         """Each replica's sum of squared gradients (R,), in one launch."""
-        from . import triton_kernel
-
         parts = min(self.work.blocks_a_row, -(-PARTS // self.replicas))
         squares = self._buffer("squares", (self.replicas,), self.compute_dtype)
         if parts:
             partial = self._buffer("partial", (self.replicas, parts), self.compute_dtype)
             arrived = self._buffer("arrived", (self.replicas,), torch.int32)
             found, grads = self._place_gradients()
-            triton_kernel.sum_of_squares(self.work, partial, arrived, squares)
+            self.kernel.sum_of_squares(self.work, partial, arrived, squares)
             self.watch.found = found._replace(all=grads)  # the launch is queued, and the step goes on with them
         else:
             squares.zero_()  # a shard without elements; what other processes added at the last step lies here
@@ -116,8 +119,6 @@ class TritonBundle:
         if found_inf is not None and not self.flags.counts_on_device and found_inf.item():
             self.watch.found = None
             return
-        from . import triton_kernel
-
         found, grads = self._place_gradients()
         self._count(found_inf)
         places = self.coefficients.places(self._upload)
@@ -127,7 +128,7 @@ class TritonBundle:
                 self._write(column, values[self.group_of])
         self.sums = self._buffer("sums", (self.work.programs, 4), self.compute_dtype) if explain else None
         if self.work.programs:
-            triton_kernel.launch(
+            self.kernel.launch(
                 self.work,
                 self.ticks,
                 self.coefficients.numbers if self.sums is None else self.sums,
@@ -164,12 +165,13 @@ class TritonBundle:
             return
         if self.present is not None:
             self.steps.add_(torch.tensor(self.present, device="cpu"))
-        if self.present is not None or self.ticks == 2**20 or not torch.equal(self.steps, self.sent + self.ticks):
-            self.sent, self.ticks = self.steps.clone(), 0.0
-            self._upload(self.offsets, self.sent)
+        if self.present is not None or self.ticks == 2**20 or self.counts.tobytes() != self.counted:
+            self.ticks = 0.0
+            self._upload(self.offsets, self.steps)
         if self.present is None:
-            self.steps.add_(1)
+            self.counts += 1
             self.ticks += 1
+        self.counted = self.counts.tobytes()
 
     def _place_gradients(self) -> tuple[Gradients, list[Tensor | None]]:
         """Write the gradients' addresses; return what was found, and the tensors, which must live until the launch.

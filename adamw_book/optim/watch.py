@@ -20,7 +20,7 @@ try:  # what torch.compile watches its inputs with
 except ImportError:
     TensorGuards = None
 
-BLOCK = 128
+BLOCK = 256
 ABSENT = -1  # in the place of a gradient's address
 _grad = attrgetter("grad")
 
@@ -151,7 +151,7 @@ class Watch:
 
 
 class _Block:
-    """So many parameters that what a look touches of them stays in the fastest cache until all of it is done."""
+    """So many parameters that what a look touches of them stays in a core's own cache until all of it is done."""
 
     def __init__(self, entries: list[Entry], watch: Watch) -> None:
         self.params, self.grad_dtypes = [e.param for e in entries], [e.grad_dtype for e in entries]

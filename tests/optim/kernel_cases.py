@@ -105,6 +105,8 @@ def cases() -> Iterator[tuple[str, Callable[[str], None]]]:
         "lr becomes a tensor", [(5,)], lr=0.1, change=lambda g, t: g.update(lr=torch.tensor(0.2)) if t == 1 else None
     )
     yield steps("many steps", [(40,)], steps=30, lr=0.01)
+    # 1 − βᵗ from its series to where it needs none; lr is large, so that its last digits show in the parameters
+    yield steps("the first steps in float64", [(5,)], steps=8, dtypes=dtypes["f64"], betas=(0.95, 0.97), lr=10.0)
     yield steps("many tensors", [(i % 7 + 1,) for i in range(60)], steps=2, lr=0.1)
     for config in optim_inputs_func_adamw("cuda"):
         yield (

@@ -8,6 +8,7 @@ from seven_steps import parameters
 from torch import Tensor, nn
 
 from adamw_book.optim import AdamW
+from adamw_book.optim.watch import BLOCK
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -169,6 +170,22 @@ def sets_of_gradients(device: str, backend: str | None) -> None:
         assert [int(ours.state[p]["step"]) for p in mine] == [int(torchs.state[q]["step"]) for q in theirs]
 
 
+def one_gradient_among_many(device: str, backend: str | None) -> None:
+    """More parameters than are looked at together: a gradient of another layout among the first, none among the last,
+    and the other way round."""
+    number, ends = BLOCK + 1, (0, BLOCK)
+    mine, theirs = ([nn.Parameter(random(i, 2, 3, device=device)) for i in range(number)] for _ in range(2))
+    ours, torchs = AdamW(mine, lr=0.1, backend=backend), torch.optim.AdamW(theirs, lr=0.1)
+    for step, (turned, missing) in enumerate(((None, None), ends, ends[::-1])):
+        for i, (p, q) in enumerate(zip(mine, theirs, strict=True)):
+            grad = random(1000 * step + i, 3, 2, device=device).t() if i == turned else random(i, 2, 3, device=device)
+            p.grad = q.grad = None if i == missing else grad
+        ours.step()
+        torchs.step()
+        for p, q in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(p, q, **CLOSE)
+
+
 def gradients_of_one_kind_after_another(device: str, backend: str | None) -> None:
     """A gradient of another layout or dtype at one step, of its parameter's at the next."""
     p, q = (nn.Parameter(random(0, 4, 4, device=device)) for _ in range(2))
@@ -233,6 +250,14 @@ def random_bits_beyond_two_to_the_24(device: str, backend: str | None) -> None:
             steps.append(p.detach().clone())
         assert optimizer.state[p]["step"] == start + 4
         assert not any(torch.equal(a, b) for i, a in enumerate(steps) for b in steps[:i]), start
+
+    p = nn.Parameter(torch.ones(2000, dtype=torch.bfloat16, device=device))  # a count that torch made
+    mine, theirs = AdamW([p], stochastic_rounding=True, backend=backend), torch.optim.AdamW([p])
+    p.grad = torch.ones_like(p)
+    theirs.step()
+    mine.load_state_dict(theirs.state_dict())
+    mine.step()
+    assert mine.state[p]["step"].dtype == torch.float64 and mine.state[p]["step"] == 2
 
 
 def state_dtype_changes(device: str, backend: str | None) -> None:
@@ -313,7 +338,7 @@ CHECKS = {
     check.__name__.replace("_", " "): check
     for check in (
         conjugated_gradients, infinite_parameters, nan_spreads_as_in_torch, gradients_that_are_views_of_a_bucket,
-        moments_are_let_go, sets_of_gradients,
+        moments_are_let_go, sets_of_gradients, one_gradient_among_many,
         gradients_of_one_kind_after_another, scaled_gradients_of_another_layout, the_same_parameter_twice,
         random_bits_beyond_two_to_the_24, state_dtype_changes, options_through_the_groups, unfit_states_are_named,
     )

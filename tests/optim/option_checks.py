@@ -71,6 +71,22 @@ def lr_independent_without_a_learning_rate(device: str, backend: str | None) -> 
             optimizer.state[p]["exp_avg"].zero_()
         optimizer.step()
         assert_all_close(params, [0.9 * p for p in before])
+        optimizer.param_groups[0]["lr"] = lr  # 0 of 0: the schedule's factor is 1 there, too
+        optimizer.step()
+        assert_all_close(params, [0.81 * p for p in before])
+
+
+def lr_independent_of_another_peak(device: str, backend: str | None) -> None:
+    """λ·lr over the peak that the group names, from the step on at which it names another."""
+    for number in (float, lambda x: torch.tensor(x, device=device)):
+        params = tensors(device=device)
+        optimizer = AdamW(params, lr=number(0.1), weight_decay=0.2, lr_independent=True, backend=backend)
+        for peak in (None, 0.4, 0.2, 0.1):
+            before = [p.clone() for p in params]
+            optimizer.param_groups[0] |= {} if peak is None else {"max_lr": number(peak)}
+            give(params, [torch.zeros_like(p) for p in params])
+            optimizer.step()
+            assert_all_close(params, [(1 - 0.02 / (peak or 0.1)) * p for p in before], f"peak {peak}, parameter")
 
 
 def cautious(device: str, backend: str | None) -> None:
@@ -313,8 +329,8 @@ def parameter_modules_own_names(device: str, backend: str | None) -> None:
 CHECKS = {
     check.__name__.replace("_", " "): check
     for check in (
-        lr_independent, lr_independent_replicas, lr_independent_without_a_learning_rate, cautious, max_norm,
-        max_norm_replicas, max_norm_of_scaled_gradients,
+        lr_independent, lr_independent_replicas, lr_independent_without_a_learning_rate,
+        lr_independent_of_another_peak, cautious, max_norm, max_norm_replicas, max_norm_of_scaled_gradients,
         max_norm_meets_infinity, stochastic_rounding, stochastic_rounding_as_the_reference,
         stochastic_rounding_of_one_replica, state_in_float32, explanation, explanation_of_replicas,
         explanation_changes_nothing, parameter_modules_own_names,

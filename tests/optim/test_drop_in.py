@@ -151,6 +151,24 @@ def test_groups_hold_torchs_options_and_those_of_our_own_that_are_used():
     assert set(group) - theirs == set(own) and all(group[name] == value for name, value in own.items())
 
 
+@pytest.mark.parametrize("options", [{}, {"fused": True}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_count_has_the_dtype_of_torchs(dtype, options):
+    """That of torch's default dtype, and float32 whatever that is where the step is fused."""
+    counts, before = [], torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        for cls in (AdamW, torch.optim.AdamW):
+            p = nn.Parameter(torch.ones(3))
+            p.grad = torch.ones(3)
+            optimizer = cls([p], **options)
+            optimizer.step()
+            counts.append(optimizer.state[p]["step"])
+    finally:
+        torch.set_default_dtype(before)
+    torch.testing.assert_close(*counts, rtol=0, atol=0)
+
+
 def test_state_of_an_older_torch_loads():
     """A step count that is a Python number and groups without the newer flags, as torch wrote them before 1.12."""
     params = parameters()

@@ -13,6 +13,7 @@ from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
+from adamw_book import metrics
 from adamw_book.data import breast_cancer, digits
 from adamw_book.ensemble import Result, train
 from adamw_book.evidence import grid, paired
@@ -125,6 +126,21 @@ def test_a_diverged_replica_is_not_judged_and_the_others_are():
     for name, judge in tasks.judgements(0.5).items():
         alone, (first, second) = judge(logits[:1], targets[:1]), judge(logits, targets)
         assert first == alone and first.isfinite() and second.isnan(), name
+
+
+def test_accuracy_and_calibration_are_those_at_the_share_and_the_rest_is_of_the_data():
+    """At 1 in 4, two positives and two negatives are judged as if there were three of each negative."""
+    logits, targets = torch.tensor([[2.0, -0.5, -0.3, -1.5]]), torch.tensor([[1, 1, 0, 0]])
+    often = [0, 1, 2, 2, 2, 3, 3, 3]
+    plain = {"accuracy": ((logits > 0) == (targets == 1))[:, often].double().mean(1).float()}
+    plain["calibration error"] = metrics.calibration_error(logits[:, often], targets[:, often])
+    judged = tasks.judgements(0.25)
+    for name, expected in plain.items():
+        found, other = (judge(logits[..., None], targets) for judge in (judged[name], tasks.judgements(0.5)[name]))
+        torch.testing.assert_close(found, expected)
+        assert (found - other).abs() > 0.01
+    for name in judged.keys() - plain.keys():
+        assert judged[name](logits[..., None], targets) == judged[name](logits[:, often, None], targets[:, often]), name
 
 
 def test_class_weights_are_scikit_learns_balanced_ones():

@@ -183,6 +183,9 @@ def test_after_a_silence_l2_spares_what_the_formula_says_and_adamw_nothing():
 def test_what_v_has_forgotten_is_spared_no_longer():
     assert pull.silenced_formula(30) < -2 and pull.silenced_formula(30, after=12_000) > 1
     assert pull.silenced_formula(1, after=1) == pytest.approx(0, abs=1e-3)
+    for after in (300, 12_000):  # step by step: a step takes 1/√v̂, and v̂ keeps the share 0.999 of itself
+        taken = (1 / np.sqrt(0.999 ** np.arange(after))).mean()
+        assert pull.silenced_formula(30, after) == pytest.approx(np.log2(taken / 30), abs=0.01)
 
 
 def test_only_what_was_taken_since_the_silence_counts(monkeypatch):
