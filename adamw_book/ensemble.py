@@ -24,6 +24,7 @@ from adamw_book.replicas import (
     HYPER,
     Replicas,
     batch_order,
+    given_parameters,
     initial_parameters,
     keep_freed_memory,
     made,
@@ -45,6 +46,9 @@ __all__ = [
 ]
 
 
+DEFAULTS = {"schedule": "constant", "toward": "zero"}  # of the columns that runs may do without
+
+
 @dataclass(frozen=True)
 class Result:
     """``table``: the runs' columns + step, metric, value (tidy), by step, then metric, then run in the order of
@@ -57,12 +61,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Job:
-    """One chunk of the runs, and all that it takes to train it anywhere. ``splits``: of the chunk's seeds; the rest as
-    in :func:`train`."""
+    """One chunk of the runs, and all that it takes to train it anywhere. ``splits`` and ``starts``
+    (:class:`.replicas.Replicas`): of the chunk's seeds; the rest as in :func:`train`."""
 
     task: Task
     runs: pd.DataFrame
     splits: dict[int, Splits]
+    starts: dict[int, dict[str, Tensor]]
     steps: int
     batch_size: int | None
     record: tuple[int, ...]
@@ -77,7 +82,10 @@ class Job:
     def rows(self, start: int, stop: int) -> "Job":
         """The job of some of the runs, with what they need of the data."""
         runs = self.runs.iloc[start:stop]
-        return replace(self, runs=runs, splits={seed: self.splits[seed] for seed in runs["seed"].unique()})
+        seeds = runs["seed"].unique()
+        return replace(
+            self, runs=runs, splits={s: self.splits[s] for s in seeds}, starts={s: self.starts[s] for s in seeds}
+        )
 
 
 def train_chunk(
@@ -86,8 +94,8 @@ def train_chunk(
     """Train a chunk: a table for each recorded step and metric, and the parameters if they are to be kept, on the CPU.
     ``stepped`` is told after every step how many runs took it."""
     replicas = Replicas(
-        job.task, job.runs, job.splits, {"train", *job.evaluate}, job.steps, job.batch_size, job.decays, job.betas,
-        job.eps, job.device,
+        job.task, job.runs, job.splits, job.starts, {"train", *job.evaluate}, job.steps, job.batch_size, job.decays,
+        job.betas, job.eps, job.device,
     )  # fmt: skip
     frames = replicas.record(0, job.evaluate, job.measure) if 0 in job.record else []
     for step in range(1, job.steps + 1):
@@ -118,8 +126,9 @@ def train(
 ) -> Result:
     """Train every row of ``runs`` on ``task`` for ``steps`` updates and return what was recorded.
 
-    runs: columns arm, lr, weight_decay, l2, seed; optional ``schedule``, where runs differ in it; further columns are
-    carried along.
+    runs: columns arm, lr, weight_decay, l2, seed; optional ``schedule``, where runs differ in it, and ``toward``, where
+    decay pulls to: "zero" (without the column all do) or "start", the weights that ``task.start`` gives (parameters
+    that it leaves out decay to zero). Further columns are carried along.
     schedule: of the learning rate, a name in ``SCHEDULES``, for runs that name none of their own.
     batch_size: examples a step, drawn without replacement epoch by epoch; None takes the whole training set at every
     step.
@@ -147,6 +156,12 @@ def train(
     evaluate = tuple(evaluate)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     splits = {seed: task.data(int(seed)) for seed in runs["seed"].unique()}
+    if task.start is None and (runs["toward"] == "start").any():
+        raise ValueError(
+            f"runs: toward 'start', and task {task.name!r} has no start; 'zero', or a Task(start=…), is needed"
+        )
+    given = given_parameters(task, list(splits))
+    starts = {seed: {name: p[i] for name, p in given.items()} for i, seed in enumerate(splits)}
     _check_splits(task.name, splits, ("train", *evaluate))
     if batch_size is not None:
         examples = len(next(iter(splits.values()))["train"][0])
@@ -165,7 +180,7 @@ def train(
     # runs of one seed side by side share their batches; a measurement sees them in the order given
     order = np.argsort(pd.factorize(runs["seed"])[0], kind="stable") if measure is None else np.arange(len(runs))
     job = Job(
-        task, runs.iloc[order], splits, steps, batch_size, tuple(record), evaluate, measure, decays, betas, eps,
+        task, runs.iloc[order], splits, starts, steps, batch_size, tuple(record), evaluate, measure, decays, betas, eps,
         keep_parameters, device,
     )  # fmt: skip
     keep_freed_memory()
@@ -201,7 +216,7 @@ def train(
     # chunk after chunk as they came; the sort is stable, so that the runs keep their order
     metrics = list(dict.fromkeys(frame["metric"].iloc[0] for frame in frames))
     frames.sort(key=lambda frame: (frame["step"].iloc[0], metrics.index(frame["metric"].iloc[0])))
-    table = pd.concat(frames).drop(columns=[] if "schedule" in runs.attrs["given"] else ["schedule"])
+    table = pd.concat(frames).drop(columns=[c for c in DEFAULTS if c not in runs.attrs["given"]])
     place = np.argsort(order)
     rows = (np.arange(0, len(table), len(runs))[:, None] + place).ravel()
     table = table.iloc[rows].reset_index(drop=True)
@@ -229,10 +244,14 @@ def _checked(runs: pd.DataFrame, schedule: str) -> pd.DataFrame:
             raise ValueError(f"runs: {column} {runs[column][~good].iloc[0]}; {kind} number of 0 or more is needed")
     checked = runs.reset_index(drop=True).copy()
     checked.attrs["given"] = list(runs.columns)
-    if "schedule" not in checked:
-        checked["schedule"] = schedule
+    for column, value in (DEFAULTS | {"schedule": schedule}).items():
+        if column not in checked:
+            checked[column] = value
     for name in checked["schedule"].unique():
         learning_rate_factors(name, 1)
+    for target in checked["toward"].unique():
+        if target not in ("zero", "start"):
+            raise ValueError(f"runs: toward {target!r}; 'zero' or 'start' is needed")
     return checked
 
 

@@ -14,7 +14,7 @@ from adamw_book.data import generator, generators_kept
 from adamw_book.optim import AdamW
 from adamw_book.recorded import record
 from adamw_book.schedules import learning_rate_factors
-from adamw_book.task import Snapshot
+from adamw_book.task import Snapshot, Task
 
 HYPER = ["lr", "weight_decay", "l2"]
 _SEEDING = threading.Lock()  # modules draw their weights from the one global generator of all threads
@@ -50,6 +50,24 @@ def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> 
     return {name: torch.stack([m[name].detach() for m in modules]).index_select(0, rows) for name in modules[0]}
 
 
+def given_parameters(task: Task, seeds: Sequence[int]) -> dict[str, Tensor]:
+    """The weights {name: (len(seeds), …)} that ``task.start`` gives runs to begin with, row i under seed ``seeds[i]``;
+    empty where there is no ``start``. Raises ``ValueError`` for names or shapes that are not the model's."""
+    if task.start is None:
+        return {}
+    own = {name: tuple(p.shape) for name, p in made(task.model).named_parameters()}
+    given = {name: value.detach() for name, value in task.start(list(seeds)).items()}
+    for name, value in given.items():
+        if name not in own:
+            raise ValueError(f"task.start: it gives {name!r}; the model's parameters are {', '.join(own)}")
+        if tuple(value.shape) != (len(seeds), *own[name]):
+            raise ValueError(
+                f"task.start: {name!r} has the shape {tuple(value.shape)} for {len(seeds)} seed(s); "
+                f"{(len(seeds), *own[name])} is needed"
+            )
+    return given
+
+
 def batch_order(seed: int, examples: int, batch_size: int, steps: int) -> Tensor:
     """Indices (steps, batch_size) of one seed's batches: fresh permutations of the training set, one after the
     other. Raises ``ValueError`` for sizes that are no positive whole numbers and a batch larger than the set."""
@@ -82,9 +100,13 @@ def over_replicas(module: nn.Module | Callable[[], nn.Module]) -> Callable[[dict
 
 
 class Replicas:
-    """The replicas of one chunk: their data, stacked parameters and optimizer. S distinct seeds serve R replicas."""
+    """The replicas of one chunk: their data, stacked parameters and optimizer. S distinct seeds serve R replicas.
 
-    def __init__(self, task, runs, splits, names, steps, batch_size, decays, betas, eps, device) -> None:
+    starts: {seed: {name: the weights that runs of this seed begin with}}, of :func:`given_parameters`. Where ``runs``
+    decay toward them, the optimizer sees the distance θ − θ₀, so that both kinds of decay pull to θ₀.
+    """
+
+    def __init__(self, task, runs, splits, starts, names, steps, batch_size, decays, betas, eps, device) -> None:
         self.task, self.runs, self.device = task, runs, device
         module = made(task.model)
         self.apply, self.apply_by_seed = over_replicas(module), over_seeds(module)
@@ -109,7 +131,15 @@ class Replicas:
         self.replay: Callable[..., list[Tensor]] | None = None
 
         initial = initial_parameters(task.model, list(runs["seed"]))
+        given = {name: torch.stack([starts[s][name] for s in seeds])[codes] for name in next(iter(starts.values()), {})}
+        initial |= {name: p.to(initial[name].dtype) for name, p in given.items()}
         self.parameters = {name: p.to(device).requires_grad_() for name, p in initial.items()}
+        anchored = torch.tensor((runs["toward"] == "start").to_numpy())
+        self.anchors = [
+            (self.parameters[name], (initial[name] * anchored.view(-1, *[1] * (p.ndim - 1))).to(device))
+            for name, p in given.items()
+            if decays(name) and anchored.any()
+        ]
         hyper = {c: torch.tensor(runs[c].to_numpy(float), dtype=torch.float32, device=device) for c in HYPER}
         self.base_lr = hyper.pop("lr")
         by_name = {schedule: learning_rate_factors(schedule, steps) for schedule in runs["schedule"].unique()}
@@ -162,7 +192,12 @@ class Replicas:
         for p, gradient in zip(self.parameters.values(), gradients, strict=True):
             p.grad = gradient
         torch.mul(self.base_lr, self.factors.index_select(0, self.taken)[0], out=self.lr)
-        self.optimizer.step()
+        with torch.no_grad():
+            for p, anchor in self.anchors:
+                p.sub_(anchor)
+            self.optimizer.step()
+            for p, anchor in self.anchors:
+                p.add_(anchor)
         self.taken += 1
 
     def _gradients_at(self, step: int, *inputs) -> list[Tensor]:

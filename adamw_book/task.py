@@ -1,6 +1,6 @@
 """What an ensemble learns, how it is judged, and what a measurement of it sees."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -33,7 +33,10 @@ class Task:
     before every update as ``perturb(logits, x, y)`` and returns the inputs (R, N, ...) that the update is taken on in
     the place of x: ``logits`` maps inputs to the logits of the current models, whose parameters take no gradient in it.
     Adversarial training is such a ``perturb``. For a run to be the same alone and among others it must not draw at
-    random. All of them hang on their arguments alone: their operations are recorded at the first steps and replayed.
+    random. ``start``, where there is one, gives weights that runs begin with in the place of those that ``model()``
+    draws: ``start(seeds)`` returns {name: (len(seeds), …)} for some or all of the parameters, a row a seed, which must
+    hang on that seed alone. What it leaves out (a new read-out) is drawn as ever. All of them hang on their arguments
+    alone: what is done at every step is recorded at the first ones and replayed.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Task:
         default_factory=lambda: {"loss": cross_entropy, "accuracy": accuracy}
     )
     perturb: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor] | None = None
+    start: Callable[[Sequence[int]], Mapping[str, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from adamw_book.ledger import probe_rows
-from adamw_book.replicas import initial_parameters, over_replicas
+from adamw_book.replicas import given_parameters, initial_parameters, over_replicas
 from adamw_book.task import Task
 
 
@@ -26,7 +26,7 @@ def untrained(
     """
     rows = []
     for name, task in tasks.items():
-        parameters = initial_parameters(task.model, [seed])
+        parameters = initial_parameters(task.model, [seed]) | given_parameters(task, [seed])
         logits = over_replicas(task.model)
         decayed = (decays or {}).get(name, lambda parameter: True)
         sizes = {parameter: value[0].numel() for parameter, value in parameters.items()}

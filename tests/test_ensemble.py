@@ -182,6 +182,69 @@ def test_schedule_shapes():
     assert (learning_rate_factors("constant", 100) == 1).all()
 
 
+def begun(seeds) -> dict[str, torch.Tensor]:
+    """A start for ``task()``: weights of the body that hang on the seed alone; the read-out is left out."""
+    drawn = [torch.randn(32, 64, generator=generator(seed, "start"), dtype=torch.double) for seed in seeds]
+    return {"layers.0.weight": 0.2 * torch.stack(drawn), "layers.0.bias": torch.full((len(seeds), 32), 0.1)}
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize("target", ["zero", "start"])
+def test_runs_begin_with_given_weights_and_decay_toward_them_where_asked(target, chunk_size):
+    """By hand, as anybody would write it: decay first, toward zero or toward the start, then Adam."""
+    t = replace(task(), start=begun)
+    runs = RUNS.assign(toward=target).sort_values("seed", ascending=False, ignore_index=True)
+    options = {"steps": 12, "batch_size": 16, "keep_parameters": True, "device": "cpu", "chunk_size": chunk_size}
+    result = train(t, runs, decays=lambda name: name.endswith("weight"), **options)
+    for i, run in enumerate(runs.itertuples()):
+        model, (x, y) = task().model(), task().data(run.seed)["train"]
+        first = {name: p[0] for name, p in (initial_parameters(task().model, [run.seed]) | begun([run.seed])).items()}
+        model.load_state_dict(first)
+        pulled = {
+            p: first[name].double() * (target == "start" and "layers.0" in name)
+            for name, p in model.named_parameters()
+            if name.endswith("weight")
+        }
+        optimizer = torch.optim.Adam(model.parameters(), lr=run.lr)
+        for batch in batch_order(run.seed, len(x), 16, 12):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            with torch.no_grad():
+                for p, anchor in pulled.items():
+                    p.grad += run.l2 * (p - anchor)
+                    p -= run.lr * run.weight_decay * (p - anchor)
+            optimizer.step()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(result.parameters[name][i], p.detach(), **NEAR)
+
+
+def test_a_run_decays_toward_its_own_target_beside_the_others():
+    t, options = replace(task(), start=begun), {"steps": 12, "keep_parameters": True, "device": "cpu"}
+    mixed = train(t, RUNS.assign(toward=["start", "zero", "zero", "start", "start"]), **options)
+    for target, rows in (("start", [0, 3, 4]), ("zero", [1, 2])):
+        alone = train(t, RUNS.assign(toward=target), **options)
+        assert set(alone.table["toward"]) == {target}
+        for name, p in alone.parameters.items():
+            torch.testing.assert_close(mixed.parameters[name][rows], p[rows], **NEAR)
+    plain = train(t, RUNS, **options)
+    assert "toward" not in plain.table
+    for name, p in train(t, RUNS.assign(toward="zero"), **options).parameters.items():
+        assert torch.equal(p, plain.parameters[name])
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (lambda seeds: {"head": torch.ones(len(seeds), 3)}, "task.start: it gives 'head'; .* layers.0.weight, "),
+        (lambda seeds: {"layers.0.bias": torch.ones(32)},
+         r"'layers.0.bias' has the shape \(32,\) for 3 seed\(s\); \(3, 32\) is needed"),
+    ],
+)  # fmt: skip
+def test_a_start_that_is_none_of_the_models_is_refused(start, message):
+    with pytest.raises(ValueError, match=message):
+        train(replace(task(), start=start), RUNS, steps=1)
+
+
 def test_a_run_is_the_same_alone_and_in_any_chunk():
     t = task()
     together = train(t, RUNS, steps=30, batch_size=16, keep_parameters=True, device="cpu")
@@ -446,7 +509,7 @@ def test_the_cores_share_the_runs_evenly(runs, cores, chunks, monkeypatch):
     table = pd.DataFrame({"seed": range(runs)})
     splits = {0: digits_splits(0, train=60, validation=40)}
     everything = (lambda name: True), (0.9, 0.999), 1e-8, False, torch.device("cpu")
-    job = ensemble.Job(task(), table, splits, 5, 16, (5,), (), None, *everything)
+    job = ensemble.Job(task(), table, splits, {0: {}}, 5, 16, (5,), (), None, *everything)
     size = ensemble._fitting_chunk(job, MLP(), elsewhere=1)
     assert ensemble._fitting_chunk(job, MLP(), elsewhere=5) == -(-runs // (-(-chunks // 5) * 5 if chunks > 1 else 5))
     assert size <= 256 and -(-runs // size) == chunks and chunks * size - runs < chunks
@@ -523,6 +586,8 @@ class Stateful(nn.Module):
         ({"runs": RUNS.assign(metric=1)}, "runs: the column 'metric'"),
         ({"runs": RUNS.assign(value=1)}, "runs: the column 'value'"),
         ({"runs": pd.concat([RUNS, RUNS[["lr"]]], axis=1)}, "runs: two columns 'lr'; one of a name is needed"),
+        ({"runs": RUNS.assign(toward="one")}, "runs: toward 'one'; 'zero' or 'start' is needed"),
+        ({"runs": RUNS.assign(toward="start")}, "runs: toward 'start', and task 'digits' has no start; 'zero', or"),
         ({"runs": RUNS.assign(schedule="linear")}, "schedule: 'linear' is unknown; choose from 'constant'"),
         ({"steps": 0}, "steps: 0; a positive whole number"),
         ({"batch_size": 0}, "batch_size: 0; None, for the whole"),

@@ -54,6 +54,7 @@ CHANGES = {
         "test data": lambda seed: digits_splits(seed, train=100) | {"test": digits_splits(seed + 1, train=100)["test"]},
     },
     "loss": {"scale": lambda logits, targets: 1.01 * TASK.loss(logits, targets)},
+    "start": {"weights": lambda seeds: {"layers.0.bias": torch.ones(len(seeds), 32)}},
     "perturb": {"none": None, "another": lambda logits, x, y: adversarial(logits, x, 9 - y)},
 }
 
