@@ -49,7 +49,11 @@ def batch_order(seed: int, examples: int, batch_size: int, steps: int) -> Tensor
     whole("examples", examples)
     whole("batch_size", batch_size, 1, examples, f"a positive whole number of at most examples={examples}")
     whole("steps", steps)
-    rng = generator(seed, "batches")
+    return permuted(generator(seed, "batches"), examples, batch_size, steps)
+
+
+def permuted(rng: torch.Generator, examples: int, batch_size: int, steps: int) -> Tensor:
+    """Indices (steps, batch_size): fresh permutations of ``examples`` indices, one after the other."""
     epochs = -(-steps * batch_size // examples)
     stream = torch.cat([torch.randperm(examples, generator=rng) for _ in range(epochs)])
     return stream[: steps * batch_size].view(steps, batch_size)
@@ -63,22 +67,18 @@ def over_replicas(module: nn.Module | Callable[[], nn.Module]) -> Callable[[dict
 
 
 class Replicas:
-    """The replicas of one chunk: their data, stacked parameters and optimizer. S distinct seeds serve R replicas."""
+    """The replicas of one chunk: their data, stacked parameters and optimizer. S distinct seeds serve R replicas.
+
+    models: that one run trains at a time. reports: tables of what went wrong on the way, if anything did.
+    """
+
+    models = 1
 
     def __init__(self, task, runs, splits, names, steps, batch_size, decays, betas, eps, device) -> None:
         self.task, self.runs, self.device = task, runs, device
+        self.reports: list[pd.DataFrame] = []
         self.apply = over_replicas(task.model)
-        codes, seeds = pd.factorize(runs["seed"])
-        self.seed_of = torch.tensor(codes, device=device)  # (R,)
-        self.data = {
-            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(device) for i in (0, 1))
-            for name in names
-        }
-        self.full_batch = tuple(t[self.seed_of] for t in self.data["train"]) if batch_size is None else None
-        if batch_size is not None:
-            examples = self.data["train"][0].shape[1]
-            orders = [batch_order(int(seed), examples, batch_size, steps) for seed in seeds]
-            self.orders = torch.stack(orders, 1).to(device)  # (steps, S, batch)
+        self.place(splits, names, batch_size, steps)
         self.taken = torch.zeros(1, dtype=torch.long, device=device)  # steps
         self.graph: torch.cuda.CUDAGraph | None = None
         self.eager = steps if device.type != "cuda" or steps < 20 else 3  # steps before one is recorded into a graph
@@ -98,6 +98,20 @@ class Replicas:
         self.optimizer = AdamW(
             [g for g in groups if g["params"]], lr=self.lr, betas=betas, eps=eps, capturable=device.type == "cuda"
         )
+
+    def place(self, splits, names, batch_size, steps) -> None:
+        """Put the splits ``names`` and the batches of all steps where they are needed."""
+        codes, seeds = pd.factorize(self.runs["seed"])
+        self.seed_of = torch.tensor(codes, device=self.device)  # (R,)
+        self.data = {
+            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(self.device) for i in (0, 1))
+            for name in names
+        }
+        self.full_batch = tuple(t[self.seed_of] for t in self.data["train"]) if batch_size is None else None
+        if batch_size is not None:
+            examples = self.data["train"][0].shape[1]
+            orders = [batch_order(int(seed), examples, batch_size, steps) for seed in seeds]
+            self.orders = torch.stack(orders, 1).to(self.device)  # (steps, S, batch)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Inputs (R, N, …) and targets (R, N) of the next step: gathered once a seed, then handed to its replicas."""
@@ -134,8 +148,12 @@ class Replicas:
         for p, gradient in zip(self.parameters.values(), gradients, strict=True):
             p.grad = gradient
         torch.mul(self.base_lr, self.factors.index_select(0, self.taken)[0], out=self.lr)
-        self.optimizer.step()
+        self.move()
         self.taken += 1
+
+    def move(self) -> None:
+        """Take the optimizer's step on the gradients that are there."""
+        self.optimizer.step()
 
     def _record_graph(self) -> None:
         graph = torch.cuda.CUDAGraph()
@@ -150,13 +168,17 @@ class Replicas:
             return
         self.graph = graph
 
+    def judged(self) -> dict[str, Tensor]:
+        """The parameters {name: (R, …)} that are recorded and kept."""
+        return {name: p.detach() for name, p in self.parameters.items()}
+
     @torch.no_grad()
     def record(self, step: int, evaluate, measure) -> list[pd.DataFrame]:
         """What is to be recorded after ``step`` updates, a tidy table a metric."""
         values = {}
         for split in evaluate:
             values |= self.evaluate(split)
-        values["weight norm"] = sum(p.flatten(1).square().sum(1) for p in self.parameters.values()).sqrt()
+        values["weight norm"] = sum(p.flatten(1).square().sum(1) for p in self.judged().values()).sqrt()
         if measure is not None:
             measured = measure(self.snapshot(step))
             if taken := [name for name in measured if name in values]:
@@ -177,7 +199,7 @@ class Replicas:
         return Snapshot(
             step,
             self.runs,
-            {name: p.detach() for name, p in self.parameters.items()},
+            self.judged(),
             nothing or {name: p.grad for name, p in self.parameters.items()},
             nothing or {name: self.optimizer.state[p]["exp_avg_sq"] for name, p in self.parameters.items()},
         )
@@ -185,11 +207,12 @@ class Replicas:
     def evaluate(self, split: str, block: int = 128) -> dict[str, Tensor]:
         """Every metric on one split, a block of replicas at a time, since evaluation sets are larger than batches."""
         x, y = self.data[split]
+        parameters = self.judged()
         parts = {f"{split} {metric}": [] for metric in self.task.metrics}
         for start in range(0, len(self.seed_of), block):
             rows = slice(start, start + block)
             targets = y[self.seed_of[rows]]
-            logits = self.apply({n: p.detach()[rows] for n, p in self.parameters.items()}, x[self.seed_of[rows]])
+            logits = self.apply({n: p[rows] for n, p in parameters.items()}, x[self.seed_of[rows]])
             for metric, function in self.task.metrics.items():
                 parts[f"{split} {metric}"].append(function(logits, targets))
         return {key: self.one_each(f"task.metrics, {key}", torch.cat(values)) for key, values in parts.items()}
