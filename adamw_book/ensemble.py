@@ -9,7 +9,7 @@ one of a thousand (to float rounding).
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -52,11 +52,13 @@ DEFAULTS = {"schedule": "constant", "toward": "zero"}  # of the columns that run
 @dataclass(frozen=True)
 class Result:
     """``table``: the runs' columns + step, metric, value (tidy), by step, then metric, then run in the order of
-    ``runs``, however many chunks there were. ``parameters``: {name: (R, …)}, in the order of ``runs``, if kept."""
+    ``runs``, however many chunks there were. ``parameters``: {name: (R, …)}, in the order of ``runs``, if kept.
+    ``reports``: what the ``kind`` of replicas had to report, empty where nothing went wrong."""
 
     table: pd.DataFrame
     runs: pd.DataFrame
     parameters: dict[str, Tensor] | None
+    reports: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Job:
     eps: float
     keep_parameters: bool
     device: torch.device
+    kind: Callable[..., Replicas] = Replicas
 
     def rows(self, start: int, stop: int) -> "Job":
         """The job of some of the runs, with what they need of the data."""
@@ -90,10 +93,10 @@ class Job:
 
 def train_chunk(
     job: Job, stepped: Callable[[int], None] = lambda runs: None
-) -> tuple[list[pd.DataFrame], dict[str, Tensor]]:
-    """Train a chunk: a table for each recorded step and metric, and the parameters if they are to be kept, on the CPU.
-    ``stepped`` is told after every step how many runs took it."""
-    replicas = Replicas(
+) -> tuple[list[pd.DataFrame], dict[str, Tensor], list[pd.DataFrame]]:
+    """Train a chunk: a table for each recorded step and metric, the parameters if they are to be kept, on the CPU, and
+    what the replicas report. ``stepped`` is told after every step how many runs took it."""
+    replicas = job.kind(
         job.task, job.runs, job.splits, job.starts, {"train", *job.evaluate}, job.steps, job.batch_size, job.decays,
         job.betas, job.eps, job.device,
     )  # fmt: skip
@@ -103,7 +106,8 @@ def train_chunk(
         if step in job.record:
             frames += replicas.record(step, job.evaluate, job.measure)
         stepped(len(job.runs))
-    return frames, {n: p.detach().cpu() for n, p in replicas.parameters.items()} if job.keep_parameters else {}
+    kept = {n: p.cpu() for n, p in replicas.judged().items()} if job.keep_parameters else {}
+    return frames, kept, replicas.reports
 
 
 @generators_kept()
@@ -123,6 +127,7 @@ def train(
     keep_parameters: bool = False,
     device: str | torch.device | None = None,
     chunk_size: int | None = None,
+    kind: Callable[..., Replicas] = Replicas,
 ) -> Result:
     """Train every row of ``runs`` on ``task`` for ``steps`` updates and return what was recorded.
 
@@ -138,6 +143,8 @@ def train(
     decays: names of parameters → whether weight_decay and l2 act on them (by default all, as in torch).
     chunk_size: replicas trained at a time; None takes what the memory holds, and on a CPU no more than its caches like,
         in as many chunks as keep all cores busy.
+    kind: how the runs of a chunk are trained, :class:`adamw_book.replicas.Replicas` or something with its arguments and
+        methods, such as :class:`adamw_book.federated.Federation`.
     device: by default a GPU where there is one.
 
     Chunks are jobs of their own. On a CPU each core takes one at a time; inside ``joblib.parallel_config`` its workers
@@ -181,13 +188,13 @@ def train(
     order = np.argsort(pd.factorize(runs["seed"])[0], kind="stable") if measure is None else np.arange(len(runs))
     job = Job(
         task, runs.iloc[order], splits, starts, steps, batch_size, tuple(record), evaluate, measure, decays, betas, eps,
-        keep_parameters, device,
+        keep_parameters, device, kind,
     )  # fmt: skip
     keep_freed_memory()
     elsewhere = workers()
     size = chunk_size or _fitting_chunk(job, template, elsewhere)
     size = size if measure is not None else _whole_seeds(job.runs["seed"], size)
-    frames, kept, start = [], [], 0
+    frames, kept, reports, start = [], [], [], 0
     with tqdm(
         total=len(runs) * steps, desc=task.name, unit="step", unit_scale=True, leave=False, disable=None,
         mininterval=1.0,
@@ -198,12 +205,13 @@ def train(
                 chunks = on_workers(train_chunk, jobs, lambda done: bar.update(len(done.runs) * steps))
             else:
                 chunks = side_by_side(lambda one: train_chunk(one, bar.update), jobs)
-            tables, kept = zip(*chunks, strict=True)
+            tables, kept, reported = zip(*chunks, strict=True)
+            reports = [report for some in reported for report in some]
             frames, start = [frame for some in tables for frame in some], len(runs)
         while start < len(runs):
             done = bar.n
             try:
-                tables, parameters = train_chunk(job.rows(start, start + size), bar.update)
+                tables, parameters, reported = train_chunk(job.rows(start, start + size), bar.update)
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -212,6 +220,7 @@ def train(
                 continue
             frames += tables
             kept.append(parameters)
+            reports += reported
             start += size
     # chunk after chunk as they came; the sort is stable, so that the runs keep their order
     metrics = list(dict.fromkeys(frame["metric"].iloc[0] for frame in frames))
@@ -221,7 +230,7 @@ def train(
     rows = (np.arange(0, len(table), len(runs))[:, None] + place).ravel()
     table = table.iloc[rows].reset_index(drop=True)
     stacked = {n: torch.cat([k[n] for k in kept])[torch.tensor(place)] for n in kept[0]} if keep_parameters else None
-    return Result(table, runs, stacked)
+    return Result(table, runs, stacked, pd.concat(reports, ignore_index=True) if reports else pd.DataFrame())
 
 
 def _checked(runs: pd.DataFrame, schedule: str) -> pd.DataFrame:
@@ -301,8 +310,8 @@ def _fitting_chunk(job: Job, template: nn.Module, elsewhere: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
         job.task.loss(template(x)[None], y[None])
-    # per replica: weights, gradients, two moments, temporaries of the update; activations forward and backward
-    per_replica = (
+    # per run: weights, gradients, two moments, temporaries of the update; activations forward and backward
+    per_replica = job.kind.models * (
         6 * sum(p.numel() * p.element_size() for p in template.parameters())
         + 3 * saved
         + 2 * x.numel() * x.element_size()
@@ -310,6 +319,6 @@ def _fitting_chunk(job: Job, template: nn.Module, elsewhere: int) -> int:
     if job.device.type == "cuda":
         return max(1, min(len(job.runs), int(0.5 * torch.cuda.mem_get_info(job.device)[0] / per_replica)))
     # a chunk that stays in the CPU's caches is faster than a larger one, and the cores share them evenly
-    chunks = -(-len(job.runs) // max(1, min(256, int(2**26 / per_replica))))
+    chunks = -(-len(job.runs) // max(1, min(256 // job.kind.models, int(2**26 / per_replica))))
     cores = elsewhere if elsewhere > 1 else torch.get_num_threads()
     return -(-len(job.runs) // (-(-chunks // cores) * cores))

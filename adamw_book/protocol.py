@@ -23,6 +23,7 @@ from .evidence import CONFIGURATION, Claim, Effect, Side, choose, paired, search
 from .evidence.grids import retrain
 from .ledger import Study, probe_rows
 from .models import matrices
+from .replicas import Replicas
 from .task import Snapshot, Task
 from .untrained import untrained
 
@@ -47,7 +48,8 @@ class Condition:
     vary(runs): gives runs further columns that are tuned, such as a schedule. judge(result, splits): what else is
     measured on the trained models (attacks, thresholds), a table of rows with the columns of ``result.table``;
     ``splits`` is ``seen`` when tuning and ``judged`` when evaluating. measure: along the way, as in
-    :func:`adamw_book.ensemble.train`, made anew for each training by ``measure(condition)``.
+    :func:`adamw_book.ensemble.train`, made anew for each training by ``measure(condition)``. kind: how runs are
+    trained, as there; one of its own says with ``described()`` what a record keeps of it.
     """
 
     task: Task
@@ -65,10 +67,12 @@ class Condition:
     vary: Callable[[pd.DataFrame], pd.DataFrame] = lambda runs: runs
     judge: Callable[[Result, Sequence[str]], pd.DataFrame] | None = None
     measure: Callable[[Condition], Callable[[Snapshot], dict]] | None = None
+    kind: Callable[..., Replicas] = Replicas
 
     def train(self, runs: pd.DataFrame, evaluate: Sequence[str], **options) -> pd.DataFrame:
         """The table of these runs; ``options`` are those of :func:`adamw_book.ensemble.train`."""
-        own = {name: getattr(self, name) for name in ("steps", "batch_size", "schedule", "decays", "chunk_size")}
+        names = ("steps", "batch_size", "schedule", "decays", "chunk_size", "kind")
+        own = {name: getattr(self, name) for name in names}
         if self.measure is not None:
             own["measure"] = self.measure(self)
         result = train(self.task, runs, evaluate=evaluate, **own | options, keep_parameters=self.judge is not None)
@@ -96,7 +100,7 @@ class Condition:
         return {
             "search": listed, "steps": self.steps, "batch_size": self.batch_size, "schedule": self.schedule,
             "arms": [arm.name for arm in self.arms], "rules": dict(self.rules), "judged": list(self.judged),
-            "tuned": list(self.tuned),
+            "tuned": list(self.tuned), **({} if self.kind is Replicas else self.kind.described()),
         }  # fmt: skip
 
 

@@ -74,7 +74,11 @@ def batch_order(seed: int, examples: int, batch_size: int, steps: int) -> Tensor
     whole("examples", examples)
     whole("batch_size", batch_size, 1, examples, f"a positive whole number of at most examples={examples}")
     whole("steps", steps)
-    rng = generator(seed, "batches")
+    return permuted(generator(seed, "batches"), examples, batch_size, steps)
+
+
+def permuted(rng: torch.Generator, examples: int, batch_size: int, steps: int) -> Tensor:
+    """Indices (steps, batch_size): fresh permutations of ``examples`` indices, one after the other."""
     epochs = -(-steps * batch_size // examples)
     stream = torch.cat([torch.randperm(examples, generator=rng) for _ in range(epochs)])
     return stream[: steps * batch_size].view(steps, batch_size)
@@ -102,29 +106,19 @@ def over_replicas(module: nn.Module | Callable[[], nn.Module]) -> Callable[[dict
 class Replicas:
     """The replicas of one chunk: their data, stacked parameters and optimizer. S distinct seeds serve R replicas.
 
+    models: that one run trains at a time. reports: tables of what went wrong on the way, if anything did. each: runs of
+    a seed, where these lie side by side and are as many for each seed; else 0.
+
     starts: {seed: {name: the weights that runs of this seed begin with}}, of :func:`given_parameters`. Where ``runs``
     decay toward them, the optimizer sees the distance θ − θ₀, so that both kinds of decay pull to θ₀.
     """
 
     def __init__(self, task, runs, splits, starts, names, steps, batch_size, decays, betas, eps, device) -> None:
         self.task, self.runs, self.device = task, runs, device
+        self.reports: list[pd.DataFrame] = []
         module = made(task.model)
         self.apply, self.apply_by_seed = over_replicas(module), over_seeds(module)
-        codes, seeds = pd.factorize(runs["seed"])
-        self.seed_of = torch.tensor(codes, device=device)  # (R,)
-        each = len(codes) // len(seeds)
-        self.each = each if np.array_equal(codes, np.arange(len(seeds)).repeat(each)) else 0  # seeds side by side
-        self.data = {
-            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(device) for i in (0, 1))
-            for name in names
-        }
-        self.shared = self.each > 1 and task.perturb is None
-        self.full_batch = self.handed(*self.data["train"]) if batch_size is None else None
-        if batch_size is not None:
-            examples = self.data["train"][0].shape[1]
-            orders = torch.stack([batch_order(int(seed), examples, batch_size, steps) for seed in seeds], 1)
-            first = examples * torch.arange(len(seeds))[:, None]
-            self.orders = (orders + first).to(device)  # (steps, S, batch), in the examples of all seeds
+        self.place(splits, names, batch_size, steps)
         self.taken = torch.zeros(1, dtype=torch.long, device=device)  # steps
         self.graph: torch.cuda.CUDAGraph | None = None
         self.eager = steps if device.type != "cuda" or steps < 20 else 3  # steps before one is recorded into a graph
@@ -154,11 +148,29 @@ class Replicas:
             [g for g in groups if g["params"]], lr=self.lr, betas=betas, eps=eps, capturable=device.type == "cuda"
         )
 
+    def place(self, splits, names, batch_size, steps) -> None:
+        """Put the splits ``names`` and the batches of all steps where they are needed."""
+        codes, seeds = pd.factorize(self.runs["seed"])
+        self.seed_of = torch.tensor(codes, device=self.device)  # (R,)
+        each = len(codes) // len(seeds)
+        self.each = each if np.array_equal(codes, np.arange(len(seeds)).repeat(each)) else 0
+        self.data = {
+            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(self.device) for i in (0, 1))
+            for name in names
+        }
+        self.full_batch = self.handed(*self.data["train"]) if batch_size is None else None
+        if batch_size is not None:
+            examples = self.data["train"][0].shape[1]
+            orders = torch.stack([batch_order(int(seed), examples, batch_size, steps) for seed in seeds], 1)
+            first = examples * torch.arange(len(seeds))[:, None]
+            self.orders = (orders + first).to(self.device)  # (steps, S, batch), in the examples of all seeds
+
     def handed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the seeds (S, N, …) for their replicas: targets (R, N) for each, inputs once a seed
         where its replicas share them."""
+        shared = self.each > 1 and self.task.perturb is None
         # index_select copies whole rows, where indexing with a tensor would copy element by element
-        return x if self.shared else x.index_select(0, self.seed_of), y.index_select(0, self.seed_of)
+        return x if shared else x.index_select(0, self.seed_of), y.index_select(0, self.seed_of)
 
     def logits(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         """(R, N, C) for inputs (R, N, …), or (S, N, …) that replicas share."""
@@ -192,13 +204,18 @@ class Replicas:
         for p, gradient in zip(self.parameters.values(), gradients, strict=True):
             p.grad = gradient
         torch.mul(self.base_lr, self.factors.index_select(0, self.taken)[0], out=self.lr)
+        self.move()
+        self.taken += 1
+
+    def move(self) -> None:
+        """Take the optimizer's step on the gradients that are there; where runs decay toward given weights, in what
+        lies beyond these."""
         with torch.no_grad():
             for p, anchor in self.anchors:
                 p.sub_(anchor)
             self.optimizer.step()
             for p, anchor in self.anchors:
                 p.add_(anchor)
-        self.taken += 1
 
     def _gradients_at(self, step: int, *inputs) -> list[Tensor]:
         """On a CPU the first step is recorded and, once the second has shown that it comes to the same, replayed: half
@@ -237,13 +254,17 @@ class Replicas:
             return
         self.graph = graph
 
+    def judged(self) -> dict[str, Tensor]:
+        """The parameters {name: (R, …)} that are recorded and kept."""
+        return {name: p.detach() for name, p in self.parameters.items()}
+
     @torch.no_grad()
     def record(self, step: int, evaluate, measure) -> list[pd.DataFrame]:
         """What is to be recorded after ``step`` updates, a tidy table a metric."""
         values = {}
         for split in evaluate:
             values |= self.evaluate(split)
-        values["weight norm"] = sum(p.flatten(1).square().sum(1) for p in self.parameters.values()).sqrt()
+        values["weight norm"] = sum(p.flatten(1).square().sum(1) for p in self.judged().values()).sqrt()
         if measure is not None:
             measured = measure(self.snapshot(step))
             if taken := [name for name in measured if name in values]:
@@ -264,7 +285,7 @@ class Replicas:
         return Snapshot(
             step,
             self.runs,
-            {name: p.detach() for name, p in self.parameters.items()},
+            self.judged(),
             nothing or {name: p.grad for name, p in self.parameters.items()},
             nothing or {name: self.optimizer.state[p]["exp_avg_sq"] for name, p in self.parameters.items()},
         )
@@ -272,13 +293,14 @@ class Replicas:
     def evaluate(self, split: str, block: int = 128) -> dict[str, Tensor]:
         """Every metric on one split, a block of replicas at a time, since evaluation sets are larger than batches."""
         x, y = self.data[split]
+        parameters = self.judged()
         parts = {f"{split} {metric}": [] for metric in self.task.metrics}
         block = max(1, block // self.each) * self.each if self.each else block
         for start in range(0, len(self.seed_of), block):
             rows = slice(start, start + block)
             seeds = self.seed_of[rows]
             inputs = x[seeds[:: self.each]] if self.each else x[seeds]
-            logits = self.logits({n: p.detach()[rows] for n, p in self.parameters.items()}, inputs)
+            logits = self.logits({n: p[rows] for n, p in parameters.items()}, inputs)
             for metric, function in self.task.metrics.items():
                 parts[f"{split} {metric}"].append(function(logits, y[seeds]))
         return {key: self.one_each(f"task.metrics, {key}", torch.cat(values)) for key, values in parts.items()}

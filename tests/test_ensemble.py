@@ -515,6 +515,30 @@ def test_the_cores_share_the_runs_evenly(runs, cores, chunks, monkeypatch):
     assert size <= 256 and -(-runs // size) == chunks and chunks * size - runs < chunks
 
 
+class Reporting(replicas.Replicas):
+    """Replicas of another kind: two models a run, judged at half their parameters, each chunk with a report."""
+
+    models = 2
+
+    def __init__(self, task, runs, *rest) -> None:
+        super().__init__(task, runs, *rest)
+        self.reports.append(pd.DataFrame({"seed": [runs["seed"].iloc[0]]}))
+
+    def judged(self):
+        return {name: p / 2 for name, p in super().judged().items()}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_replicas_of_another_kind_are_recorded_kept_and_heard(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    options = {"steps": 3, "batch_size": 16, "record": [0, 3], "chunk_size": 2, "keep_parameters": True}
+    plain, found = (train(task(), RUNS, device="cpu", **options, **kind) for kind in ({}, {"kind": Reporting}))
+    assert plain.reports.empty and found.reports["seed"].tolist() == RUNS["seed"][::2].tolist()
+    torch.testing.assert_close(found.parameters["layers.0.weight"], plain.parameters["layers.0.weight"] / 2)
+    norms = [result.table[result.table["metric"] == "weight norm"]["value"].to_numpy() for result in (plain, found)]
+    np.testing.assert_allclose(norms[1], norms[0] / 2, rtol=1e-5)
+
+
 def test_short_memory_halves_the_chunk(monkeypatch):
     real, sizes = replicas.initial_parameters, []
 
