@@ -143,7 +143,7 @@ class Replicas:
         if self.task.perturb is not None:
             now = {name: p.detach() for name, p in self.parameters.items()}
             x = self.task.perturb(lambda inputs: self.apply(now, inputs), x, y).detach()
-        loss = self.one_each("task.loss", self.task.loss(self.apply(self.parameters, x), y))
+        loss = self.one_each("task.loss", self.task.loss(self.apply(self.parameters, x), y), len(self.lr))
         gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
         for p, gradient in zip(self.parameters.values(), gradients, strict=True):
             p.grad = gradient
@@ -186,12 +186,11 @@ class Replicas:
             values |= {name: self.one_each(f"measure[{name!r}]", value) for name, value in measured.items()}
         return [self.runs.assign(step=step, metric=m, value=v.double().cpu().numpy()) for m, v in values.items()]
 
-    def one_each(self, name: str, values: Tensor) -> Tensor:
-        """``values``, of which each replica must have its own."""
-        if values.shape != (len(self.runs),):
-            raise ValueError(
-                f"{name}: shape {tuple(values.shape)} for {len(self.runs)} replicas; one value each is needed"
-            )
+    def one_each(self, name: str, values: Tensor, replicas: int | None = None) -> Tensor:
+        """``values``, of which each replica (by default: each run) must have its own."""
+        replicas = len(self.runs) if replicas is None else replicas
+        if values.shape != (replicas,):
+            raise ValueError(f"{name}: shape {tuple(values.shape)} for {replicas} replicas; one value each is needed")
         return values
 
     def snapshot(self, step: int) -> Snapshot:
