@@ -7,7 +7,7 @@ import pandas as pd
 from adamw_book.arms import ADAM, ADAMW
 from adamw_book.evidence import Claim, Effect, paired
 
-from .tasks import CONDITIONS, MODELS, SPLITS, TO_GLOBAL, UNEVEN
+from .tasks import CONDITIONS, SPLITS, TO_GLOBAL, UNEVEN
 
 DOSES = {
     "lr": 0.01,
@@ -16,7 +16,7 @@ DOSES = {
     "decides": 0.3,
     "seeds": list(range(2000, 2012)),
 }
-NAMES = [f"{split} · {model}" for split in SPLITS for model in MODELS]
+NAMES = [f"{UNEVEN} · MLP", *(f"{split} · MLP, LayerNorm" for split in SPLITS)]
 
 AGREEMENT = Claim(
     id="federated_learning.agreement",

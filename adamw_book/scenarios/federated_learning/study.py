@@ -43,7 +43,7 @@ PROTOCOL = Protocol(
             atol=0.08,
         ),
     ],
-    probed=[PRIMARY, "even · MLP, LayerNorm", f"{UNEVEN} · MLP, LayerNorm · toward the global model"],
+    probed=[PRIMARY, "even · MLP, LayerNorm", f"{UNEVEN} · MLP · toward the global model"],
     probed_metrics="^(train loss|validation accuracy|weight norm|client drift|client disagreement)$",
     settings={"train": TRAIN, "batch": BATCH, "clients": CLIENTS, "wrong": WRONG, "server_lr": SERVER_LR,
               "server": SERVER, "doses": DOSES},

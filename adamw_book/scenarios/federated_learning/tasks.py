@@ -31,10 +31,10 @@ FEDPROX = Arm("FedProx", "l2", ADAM_L2.style)
 AT_SERVER = Arm("AdamW at the server", "weight_decay", ADAMW.style)
 
 # Settled on validation data alone.
-PLAIN = {"lr": (0.001, 0.3), "weight_decay": (0.01, 6.0), "l2": (0.0001, 0.06), "count": 20}
-NORMALISED = {"lr": (0.001, 0.3), "weight_decay": (0.05, 30.0), "l2": (0.001, 0.6), "count": 20}
-GLOBAL = {"lr": (0.001, 0.3), "weight_decay": (0.05, 30.0), "l2": (0.0001, 0.06), "count": 20}
-AT_THE_SERVER = {"lr": (0.001, 0.3), "weight_decay": (0.01, 6.0), "count": 20}
+PLAIN = {"lr": (0.001, 0.3), "weight_decay": (0.01, 6.0), "l2": (0.0001, 0.06), "count": 16}
+NORMALISED = {"lr": (0.001, 0.3), "weight_decay": (0.05, 30.0), "l2": (0.001, 0.6), "count": 16}
+GLOBAL = {"lr": (0.001, 0.3), "weight_decay": (0.05, 30.0), "l2": (0.0001, 0.06), "count": 16}
+AT_THE_SERVER = {"lr": (0.001, 0.3), "weight_decay": (0.01, 6.0), "count": 16}
 SERVER_LR = (0.005, 0.1)
 
 
@@ -77,18 +77,14 @@ def at_server(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _all() -> list[Condition]:
-    ranges = {"MLP": PLAIN, "MLP, LayerNorm": NORMALISED}
-    found = [condition(split, model, ranges[model]) for split in SPLITS for model in MODELS]
-    wrong = f"{WRONG:.0%} wrong labels"
-    found += [condition(split, "MLP, LayerNorm", NORMALISED, WRONG, wrong) for split in ("even", UNEVEN)]
+    found = [condition(UNEVEN, "MLP", PLAIN)]
+    found += [condition(split, "MLP, LayerNorm", NORMALISED) for split in SPLITS]
+    found.append(condition("even", "MLP, LayerNorm", NORMALISED, WRONG, f"{WRONG:.0%} wrong labels"))
     found.append(condition(UNEVEN, "MLP", PLAIN, further="moments kept", options={"state": "kept"}))
     few = {"clients": 2 * CLIENTS, "participants": CLIENTS // 2}
     found.append(condition(UNEVEN, "MLP", PLAIN, further="5 of 20 clients a round", options=few))
     to_global = {"arms": (TO_GLOBAL, FEDPROX, ADAM), "vary": toward_global, "tuned": (*CONFIGURATION, "pull")}
-    found += [
-        condition(split, model, GLOBAL, further="toward the global model", **to_global)
-        for split, model in ((UNEVEN, "MLP"), (UNEVEN, "MLP, LayerNorm"))
-    ]
+    found.append(condition(UNEVEN, "MLP", GLOBAL, further="toward the global model", **to_global))
     server = {"arms": (AT_SERVER, ADAM), "vary": at_server, "tuned": (*CONFIGURATION, "pull", "server_lr")}
     found.append(condition(UNEVEN, "MLP", AT_THE_SERVER, further="decay at the server", **server))
     return found
