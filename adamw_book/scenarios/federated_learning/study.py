@@ -1,6 +1,6 @@
 """What is claimed, and the protocol that decides it."""
 
-from adamw_book.arms import ADAM
+from adamw_book.arms import ADAM, ADAMW
 from adamw_book.evidence import Claim
 from adamw_book.federated import SERVER
 from adamw_book.protocol import Contrast, Measurement, Protocol
@@ -9,7 +9,7 @@ from .doses import AGREEMENT, DOSES, agreement_effects, doses
 from .tasks import BATCH, CLIENTS, CONDITIONS, SERVER_LR, TRAIN, UNEVEN, WRONG
 
 PRIMARY = f"{UNEVEN} · MLP"
-TOWARD_ORIGIN = [name for name, one in CONDITIONS.items() if one.tuned == CONDITIONS[PRIMARY].tuned]
+TOWARD_ORIGIN = [name for name, one in CONDITIONS.items() if ADAMW in one.arms]
 
 CONSENSUS = Claim(
     id="federated_learning.consensus",
@@ -44,7 +44,7 @@ PROTOCOL = Protocol(
         ),
     ],
     probed=[PRIMARY, "even · MLP, LayerNorm", f"{UNEVEN} · MLP · toward the global model"],
-    probed_metrics="^(train loss|validation accuracy|weight norm|client drift|client disagreement)$",
+    probed_metrics="^(?:train loss|validation accuracy|weight norm|client drift|client disagreement)$",
     settings={"train": TRAIN, "batch": BATCH, "clients": CLIENTS, "wrong": WRONG, "server_lr": SERVER_LR,
               "server": SERVER, "doses": DOSES},
     kept="test accuracy|client|left out",

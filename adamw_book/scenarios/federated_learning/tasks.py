@@ -46,6 +46,11 @@ def federation(split: str, clients: int = CLIENTS, **options) -> Federation:
     return Federation(split, partial(SPLITS[split], clients=clients), clients, LOCAL_STEPS, **options)
 
 
+def toward(runs: pd.DataFrame, pull: str = "origin") -> pd.DataFrame:
+    """Runs whose decay, of either kind, leads to the origin, or to the "global" model that the round began with."""
+    return runs.assign(pull=pull)
+
+
 def condition(
     split: str, model: str, ranges: dict, wrong: float = 0.0, further: str = "", options: dict | None = None, **rest
 ) -> Condition:
@@ -53,15 +58,11 @@ def condition(
     ``rest`` the condition's."""
     name = f"{split} · {model}{f' · {further}' if further else ''}"
     task = Task(name, MODELS[model], lambda seed: digits_splits(seed, train=TRAIN, label_noise=wrong, fixed_test=True))
+    own = {"vary": toward, "tuned": (*CONFIGURATION, "pull")} | rest
     return Condition(
         task, ranges, steps=ROUNDS * LOCAL_STEPS, batch_size=BATCH, judged=("test",),
-        kind=federation(split, **options or {}), **rest,
+        kind=federation(split, **options or {}), **own,
     )  # fmt: skip
-
-
-def toward_global(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs whose decay, of either kind, leads to the model that the round began with."""
-    return runs.assign(pull="global")
 
 
 def at_server(runs: pd.DataFrame) -> pd.DataFrame:
@@ -83,7 +84,7 @@ def _all() -> list[Condition]:
     found.append(condition(UNEVEN, "MLP", PLAIN, further="moments kept", options={"state": "kept"}))
     few = {"clients": 2 * CLIENTS, "participants": CLIENTS // 2}
     found.append(condition(UNEVEN, "MLP", PLAIN, further="5 of 20 clients a round", options=few))
-    to_global = {"arms": (TO_GLOBAL, FEDPROX, ADAM), "vary": toward_global, "tuned": (*CONFIGURATION, "pull")}
+    to_global = {"arms": (TO_GLOBAL, FEDPROX, ADAM), "vary": partial(toward, pull="global")}
     found.append(condition(UNEVEN, "MLP", GLOBAL, further="toward the global model", **to_global))
     server = {"arms": (AT_SERVER, ADAM), "vary": at_server, "tuned": (*CONFIGURATION, "pull", "server_lr")}
     found.append(condition(UNEVEN, "MLP", AT_THE_SERVER, further="decay at the server", **server))
