@@ -29,7 +29,7 @@ help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
 	@echo 'make test        unit tests, formula checks and every notebook, on the CPU'
 	@echo 'make test-elsewhere  all tests but notebooks and pages, with the arithmetic and threads of another processor'
-	@echo 'make engines     install Ray and Dask, so that their tests run, too'
+	@echo 'make engines     install Ray, Dask and Flower, so that their tests run, too'
 	@echo 'make pages       check the built pages in Chromium'
 	@echo 'make serve       show the built book on http://127.0.0.1:$(PORT)  (PORT=...)'
 	@echo 'make lint        ruff'
@@ -74,7 +74,7 @@ test-elsewhere: $(STAMP)
 		-n $(WORKERS) --dist worksteal --ignore tests/test_notebooks.py --ignore tests/test_pages.py tests
 
 engines: $(STAMP)
-	$(BIN) -m pip install --disable-pip-version-check --requirement requirements-engines.txt
+	$(BIN) -m pip install --disable-pip-version-check --requirement requirements-engines.txt --constraint requirements.txt
 
 pages: $(STAMP)
 	$(BIN) -m pytest tests/test_pages.py

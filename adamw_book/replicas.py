@@ -125,6 +125,7 @@ class Replicas:
         self.replay: Callable[..., list[Tensor]] | None = None
 
         initial = initial_parameters(task.model, list(runs["seed"]))
+        codes, seeds = pd.factorize(runs["seed"])
         given = {name: torch.stack([starts[s][name] for s in seeds])[codes] for name in next(iter(starts.values()), {})}
         initial |= {name: p.to(initial[name].dtype) for name, p in given.items()}
         self.parameters = {name: p.to(device).requires_grad_() for name, p in initial.items()}
@@ -238,7 +239,7 @@ class Replicas:
         if self.task.perturb is not None:
             now = {name: p.detach() for name, p in named.items()}
             x = self.task.perturb(lambda inputs: self.apply(now, inputs), x, y).detach()
-        loss = self.one_each("task.loss", self.task.loss(self.logits(named, x), y))
+        loss = self.one_each("task.loss", self.task.loss(self.logits(named, x), y), len(self.lr))
         return list(torch.autograd.grad(loss.sum(), parameters))
 
     def _record_graph(self) -> None:
@@ -272,12 +273,11 @@ class Replicas:
             values |= {name: self.one_each(f"measure[{name!r}]", value) for name, value in measured.items()}
         return [self.runs.assign(step=step, metric=m, value=v.double().cpu().numpy()) for m, v in values.items()]
 
-    def one_each(self, name: str, values: Tensor) -> Tensor:
-        """``values``, of which each replica must have its own."""
-        if values.shape != (len(self.runs),):
-            raise ValueError(
-                f"{name}: shape {tuple(values.shape)} for {len(self.runs)} replicas; one value each is needed"
-            )
+    def one_each(self, name: str, values: Tensor, replicas: int | None = None) -> Tensor:
+        """``values``, of which each replica (by default: each run) must have its own."""
+        replicas = len(self.runs) if replicas is None else replicas
+        if values.shape != (replicas,):
+            raise ValueError(f"{name}: shape {tuple(values.shape)} for {replicas} replicas; one value each is needed")
         return values
 
     def snapshot(self, step: int) -> Snapshot:
