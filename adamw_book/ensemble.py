@@ -21,7 +21,7 @@ from adamw_book.arguments import whole
 from adamw_book.data import Splits, generators_kept
 from adamw_book.jobs import on_workers, side_by_side, workers
 from adamw_book.replicas import HYPER, Replicas, batch_order, initial_parameters, made, over_replicas
-from adamw_book.schedules import learning_rate_factors
+from adamw_book.schedules import decay_factors, learning_rate_factors
 from adamw_book.task import Snapshot, Task, accuracy, cross_entropy
 
 __all__ = [
@@ -110,8 +110,10 @@ def train(
 ) -> Result:
     """Train every row of ``runs`` on ``task`` for ``steps`` updates and return what was recorded.
 
-    runs: columns arm, lr, weight_decay, l2, seed; optional ``schedule``, where runs differ in it; further columns are
-    carried along.
+    runs: columns arm, lr, weight_decay, l2, seed; further columns are carried along. Optional, where runs differ in it:
+        ``schedule``; ``warmup``, the share of the steps over which ``lr`` first climbs from 0, by default 0;
+        ``decay_schedule``, a name in ``DECAY_SCHEDULES``: how the decay follows the schedule, by default as in torch
+        (l2 has no schedule of its own).
     schedule: of the learning rate, a name in ``SCHEDULES``, for runs that name none of their own.
     batch_size: examples a step, drawn without replacement epoch by epoch; None takes the whole training set at every
     step.
@@ -189,7 +191,7 @@ def train(
     # chunk after chunk as they came; the sort is stable, so that the runs keep their order
     metrics = list(dict.fromkeys(frame["metric"].iloc[0] for frame in frames))
     frames.sort(key=lambda frame: (frame["step"].iloc[0], metrics.index(frame["metric"].iloc[0])))
-    table = pd.concat(frames, ignore_index=True).drop(columns=[] if "schedule" in runs.attrs["given"] else ["schedule"])
+    table = pd.concat(frames, ignore_index=True).drop(columns=runs.attrs["filled"])
     stacked = {n: torch.cat([k[n] for k in kept]) for n in kept[0]} if keep_parameters else None
     return Result(table, runs, stacked)
 
@@ -213,11 +215,11 @@ def _checked(runs: pd.DataFrame, schedule: str) -> pd.DataFrame:
             kind = "a whole" if column == "seed" else "a finite"
             raise ValueError(f"runs: {column} {runs[column][~good].iloc[0]}; {kind} number of 0 or more is needed")
     checked = runs.reset_index(drop=True).copy()
-    checked.attrs["given"] = list(runs.columns)
-    if "schedule" not in checked:
-        checked["schedule"] = schedule
-    for name in checked["schedule"].unique():
-        learning_rate_factors(name, 1)
+    optional = {"schedule": schedule, "warmup": 0.0, "decay_schedule": "torch"}
+    checked.attrs["filled"] = [column for column in optional if column not in checked]
+    checked = checked.assign(**{column: optional[column] for column in checked.attrs["filled"]})
+    for name, warmup, decay in set(checked[list(optional)].itertuples(False, None)):
+        decay_factors(decay, learning_rate_factors(name, 1, warmup))
     return checked
 
 
