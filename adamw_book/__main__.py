@@ -13,7 +13,7 @@ import pandas as pd
 
 from . import ledger
 from .jobs import parallel
-from .scenarios import STUDIES, study
+from .scenarios import ON_DEMAND, STUDIES, study
 
 
 def evidence(chapter: str) -> None:
@@ -71,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
         ("again", "make the primary comparisons under the record's own seeds, on this machine"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--chapter", choices=STUDIES, help="one chapter (default: all)")
+        command.add_argument(
+            "--chapter", choices=[*STUDIES, *ON_DEMAND], help="one chapter (default: all but those on demand)"
+        )
         command.add_argument("--workers", type=int, default=1, help="that train at a time (default: this process)")
         command.add_argument("--backend", default="loky", help="joblib's, for them: loky (processes here), ray, dask …")
     options = parser.parse_args(arguments)

@@ -33,5 +33,8 @@ ADAM = Arm("Adam", None, {"color": "#222222", "marker": "^", "linestyle": ":"})
 INDEPENDENT = Arm(
     "AdamW, lr-independent", "weight_decay", {"color": "#CC79A7", "marker": "D", "linestyle": "-."}
 )  # fmt: skip
-ARMS = {arm.name: arm for arm in (ADAMW, ADAM_L2, ADAM, INDEPENDENT)}
+TO_START = Arm(
+    "AdamW to the start", "weight_decay", {"color": "#009E73", "marker": "v", "linestyle": "--"}
+)  # toward the weights that fine-tuning begins with
+ARMS = {arm.name: arm for arm in (ADAMW, ADAM_L2, ADAM, INDEPENDENT, TO_START)}
 THREE = (ADAMW, ADAM_L2, ADAM)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adamw_book.optim import AdamW
-from adamw_book.schedules import learning_rate_factors
+from adamw_book.schedules import decay_factors, learning_rate_factors
 
 
 def drive(
@@ -18,14 +18,18 @@ def drive(
     steps: int,
     *,
     schedule: str = "constant",
+    warmup: float = 0.0,
+    decay_schedule: str = "torch",
     lr: float | Tensor = 1e-3,
+    weight_decay: float | Tensor = 0.0,
     **hyper,
 ) -> Tensor:
     """Run the optimizer on coordinates whose gradient is ``gradient(step, w)``; return the trajectory (steps + 1, R,
     n).
 
     ``start`` is (R, n): R replicas of n coordinates. ``lr``, ``weight_decay`` and ``l2`` may be tensors of shape
-    (R,). A gradient of None means that the parameter took no part in the loss, as when a layer is frozen.
+    (R,). A gradient of None means that the parameter took no part in the loss, as when a layer is frozen. ``schedule``,
+    ``warmup`` and ``decay_schedule`` are those of :mod:`adamw_book.schedules`.
     """
     if start.ndim != 2 or not start.is_floating_point():
         raise ValueError(
@@ -33,12 +37,14 @@ def drive(
             "coordinates, is needed"
         )
     w = start.clone().requires_grad_()
-    factors = learning_rate_factors(schedule, steps).tolist()
-    optimizer = AdamW([w], lr=lr, **{"weight_decay": 0.0, **hyper})
+    factors = learning_rate_factors(schedule, steps, warmup)
+    decays = decay_factors(decay_schedule, factors).tolist()
+    factors = factors.tolist()
+    optimizer = AdamW([w], lr=lr, weight_decay=weight_decay, **hyper)
     path = torch.empty(steps + 1, *start.shape, dtype=start.dtype)
     path[0] = start
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = lr * factors[step]
+        optimizer.param_groups[0].update(lr=lr * factors[step], weight_decay=weight_decay * decays[step])
         w.grad = gradient(step, w.detach())
         optimizer.step()
         path[step + 1] = w.detach()
@@ -70,7 +76,16 @@ def scale_invariant_noise(rng: torch.Generator) -> Callable[[int, Tensor], Tenso
     return gradient
 
 
-def remaining(lr: float, weight_decay: float, steps: int, schedule: str = "constant") -> np.ndarray:
-    """F1: the share ∏(1 − η_t λ) of a null coordinate that AdamW has left after 0 … steps updates, shape (steps +
-    1,)."""
-    return np.concatenate([[1.0], np.cumprod(1 - lr * weight_decay * learning_rate_factors(schedule, steps))])
+def remaining(
+    lr: float,
+    weight_decay: float,
+    steps: int,
+    schedule: str = "constant",
+    warmup: float = 0.0,
+    decay_schedule: str = "torch",
+) -> np.ndarray:
+    """F1: the share ∏(1 − η_t λ_t) of a null coordinate that AdamW has left after 0 … steps updates, shape (steps +
+    1,); λ_t is λ unless ``decay_schedule`` says otherwise."""
+    factors = learning_rate_factors(schedule, steps, warmup)
+    taken = lr * factors * weight_decay * decay_factors(decay_schedule, factors)
+    return np.concatenate([[1.0], np.cumprod(1 - taken)])

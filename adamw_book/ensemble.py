@@ -30,7 +30,7 @@ from adamw_book.replicas import (
     made,
     over_replicas,
 )
-from adamw_book.schedules import learning_rate_factors
+from adamw_book.schedules import decay_factors, learning_rate_factors
 from adamw_book.task import Snapshot, Task, accuracy, cross_entropy
 
 __all__ = [
@@ -44,9 +44,6 @@ __all__ = [
     "over_replicas",
     "train",
 ]
-
-
-DEFAULTS = {"schedule": "constant", "toward": "zero"}  # of the columns that runs may do without
 
 
 @dataclass(frozen=True)
@@ -131,9 +128,11 @@ def train(
 ) -> Result:
     """Train every row of ``runs`` on ``task`` for ``steps`` updates and return what was recorded.
 
-    runs: columns arm, lr, weight_decay, l2, seed; optional ``schedule``, where runs differ in it, and ``toward``, where
-    decay pulls to: "zero" (without the column all do) or "start", the weights that ``task.start`` gives (parameters
-    that it leaves out decay to zero). Further columns are carried along.
+    runs: columns arm, lr, weight_decay, l2, seed; further columns are carried along. Optional, where runs differ in it:
+        ``schedule``; ``warmup``, the share of the steps over which ``lr`` first climbs from 0, by default 0;
+        ``decay_schedule``, a name in ``DECAY_SCHEDULES``: how the decay follows the schedule, by default as in torch
+        (l2 has no schedule of its own); ``toward``, where decay pulls to: "zero", the default, or "start", the weights
+        that ``task.start`` gives (parameters that it leaves out decay to zero).
     schedule: of the learning rate, a name in ``SCHEDULES``, for runs that name none of their own.
     batch_size: examples a step, drawn without replacement epoch by epoch; None takes the whole training set at every
     step.
@@ -225,7 +224,7 @@ def train(
     # chunk after chunk as they came; the sort is stable, so that the runs keep their order
     metrics = list(dict.fromkeys(frame["metric"].iloc[0] for frame in frames))
     frames.sort(key=lambda frame: (frame["step"].iloc[0], metrics.index(frame["metric"].iloc[0])))
-    table = pd.concat(frames).drop(columns=[c for c in DEFAULTS if c not in runs.attrs["given"]])
+    table = pd.concat(frames).drop(columns=runs.attrs["filled"])
     place = np.argsort(order)
     rows = (np.arange(0, len(table), len(runs))[:, None] + place).ravel()
     table = table.iloc[rows].reset_index(drop=True)
@@ -252,15 +251,13 @@ def _checked(runs: pd.DataFrame, schedule: str) -> pd.DataFrame:
             kind = "a whole" if column == "seed" else "a finite"
             raise ValueError(f"runs: {column} {runs[column][~good].iloc[0]}; {kind} number of 0 or more is needed")
     checked = runs.reset_index(drop=True).copy()
-    checked.attrs["given"] = list(runs.columns)
-    for column, value in (DEFAULTS | {"schedule": schedule}).items():
-        if column not in checked:
-            checked[column] = value
-    for name in checked["schedule"].unique():
-        learning_rate_factors(name, 1)
-    for target in checked["toward"].unique():
-        if target not in ("zero", "start"):
-            raise ValueError(f"runs: toward {target!r}; 'zero' or 'start' is needed")
+    optional = {"schedule": schedule, "warmup": 0.0, "decay_schedule": "torch", "toward": "zero"}
+    checked.attrs["filled"] = [column for column in optional if column not in checked]
+    checked = checked.assign(**{column: optional[column] for column in checked.attrs["filled"]})
+    for name, warmup, decay, toward in set(checked[list(optional)].itertuples(False, None)):
+        decay_factors(decay, learning_rate_factors(name, 1, warmup))
+        if toward not in ("zero", "start"):
+            raise ValueError(f"runs: toward {toward!r}; 'zero' or 'start' is needed")
     return checked
 
 

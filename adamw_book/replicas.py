@@ -13,7 +13,7 @@ from adamw_book.arguments import whole
 from adamw_book.data import generator, generators_kept
 from adamw_book.optim import AdamW
 from adamw_book.recorded import record
-from adamw_book.schedules import learning_rate_factors
+from adamw_book.schedules import decay_factors, learning_rate_factors
 from adamw_book.task import Snapshot, Task
 
 HYPER = ["lr", "weight_decay", "l2"]
@@ -137,10 +137,17 @@ class Replicas:
         ]
         hyper = {c: torch.tensor(runs[c].to_numpy(float), dtype=torch.float32, device=device) for c in HYPER}
         self.base_lr = hyper.pop("lr")
-        by_name = {schedule: learning_rate_factors(schedule, steps) for schedule in runs["schedule"].unique()}
-        factors = np.stack([by_name[schedule] for schedule in runs["schedule"]], 1)
-        self.factors = torch.tensor(factors, dtype=torch.float32, device=device)  # (steps, R)
+        kinds = runs[["schedule", "warmup", "decay_schedule"]]
+        of_lr = {kind: learning_rate_factors(kind[0], steps, kind[1]) for kind in set(kinds.itertuples(False, None))}
+        of_decay = {kind: decay_factors(kind[2], factors) for kind, factors in of_lr.items()}
+        self.factors, self.decay_factors = (
+            torch.tensor(
+                np.stack([found[kind] for kind in kinds.itertuples(False, None)], 1), dtype=torch.float32, device=device
+            )
+            for found in (of_lr, of_decay)
+        )  # (steps, R)
         self.lr = self.base_lr.clone()
+        self.base_decay, self.decay = hyper["weight_decay"].clone(), hyper["weight_decay"]
         groups = [
             {"params": [p for name, p in self.parameters.items() if decays(name)], **hyper},
             {"params": [p for name, p in self.parameters.items() if not decays(name)], "weight_decay": 0.0, "l2": 0.0},
@@ -205,6 +212,7 @@ class Replicas:
         for p, gradient in zip(self.parameters.values(), gradients, strict=True):
             p.grad = gradient
         torch.mul(self.base_lr, self.factors.index_select(0, self.taken)[0], out=self.lr)
+        torch.mul(self.base_decay, self.decay_factors.index_select(0, self.taken)[0], out=self.decay)
         self.move()
         self.taken += 1
 

@@ -64,6 +64,12 @@ def f1() -> None:
             np.testing.assert_allclose(path[t], [0.1 * share, -2.0 * share], rtol=1e-10)
             share, total = share * (1 - lr * factor * decay), total + lr * factor
         np.testing.assert_allclose(path[:, 0], 0.1 * remaining(lr, decay, steps, schedule), rtol=1e-10)
+        for follows, power in (("torch", 1), ("constant", 0), ("AdamC", 2)):
+            how = {"schedule": schedule, "warmup": 0.1, "decay_schedule": follows}
+            found = drive(silent, column(1.0)[:, None], 200, lr=lr, weight_decay=decay, **how)[:, 0, 0]
+            shares = lr * decay * learning_rate_factors(schedule, 200, 0.1) ** power
+            np.testing.assert_allclose(found[1:], np.cumprod(1 - shares), rtol=1e-10)
+            np.testing.assert_allclose(found, remaining(lr, decay, 200, **how), rtol=1e-10)
         assert path[-1, 0].item() == pytest.approx(0.1 * math.exp(-decay * total), rel=0.01)
         if schedule == "constant":
             assert int((path[:, 0] < 0.05).int().argmax()) == pytest.approx(math.log(2) / (lr * decay), abs=1)

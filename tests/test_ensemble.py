@@ -14,7 +14,7 @@ from adamw_book import ensemble, replicas
 from adamw_book.data import digits_splits, generator
 from adamw_book.ensemble import Task, batch_order, initial_parameters, train
 from adamw_book.models import CNN, MLP, RNN
-from adamw_book.schedules import SCHEDULES, learning_rate_factors
+from adamw_book.schedules import DECAY_SCHEDULES, SCHEDULES, decay_factors, learning_rate_factors
 
 MODELS = {
     "MLP": lambda: MLP(depth=2),
@@ -57,7 +57,16 @@ def values(result, metric: str, step: int) -> np.ndarray:
     return table[(table["metric"] == metric) & (table["step"] == step)]["value"].to_numpy()
 
 
-def solo(task: Task, run, steps: int, batch_size: int | None, schedule: str = "constant", **options) -> nn.Module:
+def solo(
+    task: Task,
+    run,
+    steps: int,
+    batch_size: int | None,
+    schedule: str = "constant",
+    warmup: float = 0.0,
+    decay: str = "torch",
+    **options,
+) -> nn.Module:
     """One run as anybody would write it, with torch's own optimizers."""
     model = task.model()
     with torch.no_grad():
@@ -67,11 +76,14 @@ def solo(task: Task, run, steps: int, batch_size: int | None, schedule: str = "c
         optimizer = torch.optim.Adam(model.parameters(), lr=run.lr, weight_decay=run.l2, **options)
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=run.lr, weight_decay=run.weight_decay, **options)
-    factors = learning_rate_factors(schedule, steps)
+    factors = learning_rate_factors(schedule, steps, warmup)
+    decay_of = {"torch": lambda f: f, "constant": lambda f: 1.0, "AdamC": lambda f: f**2}[decay]
     x, y = task.data(run.seed)["train"]
     order = batch_order(run.seed, len(x), batch_size, steps) if batch_size else [slice(None)] * steps
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = run.lr * factors[step]
+        if not run.l2:  # torch takes the share lr · weight_decay
+            optimizer.param_groups[0]["weight_decay"] = run.weight_decay * decay_of(factors[step]) / factors[step]
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[order[step]]), y[order[step]]).backward()
         optimizer.step()
@@ -103,6 +115,9 @@ def test_betas_and_eps_are_those_that_were_asked_for(option):
         assert (found.parameters["layers.0.weight"][i] - usual.parameters["layers.0.weight"][i]).abs().max() > 1e-4
 
 
+SCHEDULED = {"warmup": [0.0, 0.3, 0.0, 0.25, 0.0], "decay_schedule": ["AdamC", "torch", "torch", "AdamC", "constant"]}
+
+
 @pytest.fixture
 def graphs(monkeypatch) -> list:
     """What of each chunk became a CUDA graph, None where its steps go on one by one."""
@@ -115,11 +130,12 @@ def graphs(monkeypatch) -> list:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("batch_size", [16, None])
 def test_every_row_on_a_gpu_equals_its_solo_run(name, batch_size, graphs):
-    t, runs = task(MODELS[name]), RUNS.assign(schedule=["constant", "cosine", "WSD", "cosine", "constant"])
+    t, runs = task(MODELS[name]), RUNS.assign(schedule=["constant", "cosine", "WSD", "cosine", "constant"], **SCHEDULED)
     result = train(t, runs, steps=30, batch_size=batch_size, keep_parameters=True, device="cuda")
     assert len(graphs) == 1 and graphs[0] is not None
     for i, run in enumerate(runs.itertuples()):
-        for parameter, expected in solo(t, run, 30, batch_size, run.schedule).named_parameters():
+        alone = solo(t, run, 30, batch_size, run.schedule, run.warmup, run.decay_schedule)
+        for parameter, expected in alone.named_parameters():
             torch.testing.assert_close(result.parameters[parameter][i], expected.detach(), **NEAR)
 
 
@@ -150,6 +166,18 @@ def test_schedules_are_per_replica(schedule):
             torch.testing.assert_close(stack[i], expected[parameter].detach(), **NEAR)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_warm_ups_and_how_decay_follows_the_schedule_are_per_replica(schedule):
+    t, runs = task(), RUNS.assign(**SCHEDULED)
+    result = train(t, runs, steps=20, batch_size=16, schedule=schedule, keep_parameters=True, device="cpu")
+    for i, run in enumerate(runs.itertuples()):
+        expected = dict(solo(t, run, 20, 16, schedule, run.warmup, run.decay_schedule).named_parameters())
+        for parameter, stack in result.parameters.items():
+            torch.testing.assert_close(stack[i], expected[parameter].detach(), **NEAR)
+    assert list(result.table.columns) == [*runs.columns, "step", "metric", "value"]
+    assert "warmup" not in train(t, RUNS, steps=1, batch_size=16).table
+
+
 def test_runs_that_name_no_schedule_follow_that_of_the_training():
     options = {"steps": 20, "batch_size": 16, "keep_parameters": True}
     mine, named = (
@@ -161,8 +189,8 @@ def test_runs_that_name_no_schedule_follow_that_of_the_training():
     assert "schedule" not in mine.table and set(named.table["schedule"]) == {"cosine"}
     own = train(task(), RUNS.assign(schedule="cosine"), schedule="WSD", **options)  # a run's own goes first
     assert all(torch.equal(value, own.parameters[name]) for name, value in mine.parameters.items())
-    with pytest.raises(ValueError, match="schedule: 'linear' is unknown"):
-        train(task(), RUNS, schedule="linear", **options)
+    with pytest.raises(ValueError, match="schedule: 'triangle' is unknown"):
+        train(task(), RUNS, schedule="triangle", **options)
 
 
 def test_schedule_shapes():
@@ -180,6 +208,40 @@ def test_schedule_shapes():
     warm = np.where(progress < 0.1, progress / 0.1, np.cos(np.pi / 2 * (progress - 0.1) / 0.9) ** 2)
     np.testing.assert_allclose(learning_rate_factors("warm-up + cosine", 100), warm, rtol=1e-9)
     assert (learning_rate_factors("constant", 100) == 1).all()
+    np.testing.assert_allclose(learning_rate_factors("linear", 100), 1 - progress, rtol=1e-12)
+
+
+def test_one_cycle_is_torchs():
+    """torch's is at its peak and its ends on whole steps, ours halfway between them: they part by a step or two."""
+    steps = 4000
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=steps, cycle_momentum=False)
+    expected = []
+    for _ in range(steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    np.testing.assert_allclose(learning_rate_factors("one-cycle", steps), expected, atol=10 / steps)
+
+
+def test_a_warm_up_climbs_to_the_beginning_of_the_schedule():
+    for name in SCHEDULES:
+        for share in (0.05, 0.5, np.float32(0.25)):
+            factors, climbing = learning_rate_factors(name, 200, share), round(200 * share)
+            assert (factors > 0).all() and factors.max() <= 1
+            np.testing.assert_allclose(factors[:climbing], (np.arange(climbing) + 0.5) / climbing, rtol=1e-6)
+            np.testing.assert_allclose(factors[climbing:], learning_rate_factors(name, 200 - climbing), rtol=1e-6)
+    with_cosine = learning_rate_factors("cosine", 77, warmup=0.1)
+    np.testing.assert_allclose(with_cosine, learning_rate_factors("warm-up + cosine", 77), rtol=1e-12)
+
+
+def test_decay_follows_the_schedule_as_its_name_says():
+    factors = learning_rate_factors("WSD", 50)
+    share = {name: factors * decay_factors(name, factors) for name in DECAY_SCHEDULES}
+    np.testing.assert_allclose(share["torch"], factors, rtol=1e-12)
+    np.testing.assert_allclose(share["constant"], 1, rtol=1e-12)
+    np.testing.assert_allclose(share["AdamC"], factors**2, rtol=1e-12)
+    assert list(share) == ["torch", "constant", "AdamC"]
 
 
 def begun(seeds) -> dict[str, torch.Tensor]:
@@ -575,7 +637,10 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
         (lambda: batch_order(0.5, 60, 6, 1), "seed: 0.5; a whole number of 0 or more"),
         (lambda: initial_parameters(MLP, []), "seeds: none; at least one is needed"),
         (lambda: initial_parameters(MLP, [-1]), "seed: -1; a whole number of 0 or more"),
-        (lambda: learning_rate_factors("linear", 5), "schedule: 'linear' is unknown"),
+        (lambda: learning_rate_factors("triangle", 5), "schedule: 'triangle' is unknown"),
+        (lambda: learning_rate_factors("linear", 5, 1), "warmup: 1; a share of the steps, from 0 to less than 1"),
+        (lambda: learning_rate_factors("linear", 5, float("nan")), "warmup: nan; a share"),
+        (lambda: decay_factors("AdamX", np.ones(3)), "decay_schedule: 'AdamX' is unknown; choose from 'torch', 'con"),
         (lambda: learning_rate_factors("WSD", 2.5), "steps: 2.5; a whole number of 0 or more"),
     ],
 )
@@ -612,7 +677,10 @@ class Stateful(nn.Module):
         ({"runs": pd.concat([RUNS, RUNS[["lr"]]], axis=1)}, "runs: two columns 'lr'; one of a name is needed"),
         ({"runs": RUNS.assign(toward="one")}, "runs: toward 'one'; 'zero' or 'start' is needed"),
         ({"runs": RUNS.assign(toward="start")}, "runs: toward 'start', and task 'digits' has no start; 'zero', or"),
-        ({"runs": RUNS.assign(schedule="linear")}, "schedule: 'linear' is unknown; choose from 'constant'"),
+        ({"runs": RUNS.assign(schedule="triangle")}, "schedule: 'triangle' is unknown; choose from 'constant'"),
+        ({"runs": RUNS.assign(warmup=[0, 0, 0, 0, -0.1])}, "warmup: -0.1; a share of the steps"),
+        ({"runs": RUNS.assign(warmup="long")}, "warmup: long; a share of the steps"),
+        ({"runs": RUNS.assign(decay_schedule="none")}, "decay_schedule: 'none' is unknown; choose from 'torch'"),
         ({"steps": 0}, "steps: 0; a positive whole number"),
         ({"batch_size": 0}, "batch_size: 0; None, for the whole"),
         ({"batch_size": 61}, "batch_size: 61; None, for the whole training set of 60 examples, or a positive whole"),

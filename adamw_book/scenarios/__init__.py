@@ -16,13 +16,18 @@ STUDIES = {
     "covariate_shift": "adamw_book.scenarios.covariate_shift.study",
     "class_imbalance": "adamw_book.scenarios.class_imbalance.study",
     "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness.study",
+    "transfer_learning": "adamw_book.scenarios.transfer_learning.study",
     "federated_learning": "adamw_book.scenarios.federated_learning.study",
+}
+ON_DEMAND = {  # that need an extra of the package, and are run where they are named
+    "transfer_transformer": "adamw_book.scenarios.transfer_learning.transformer",
 }
 
 
 def study(chapter: str) -> Study:
     """The study of a chapter, by the last part of the chapter's name. Its module is imported now, not with the
     package."""
-    if chapter not in STUDIES:
-        raise ValueError(f"chapter is {chapter!r}; expected one of {', '.join(STUDIES)}")
-    return import_module(STUDIES[chapter]).STUDY
+    known = STUDIES | ON_DEMAND
+    if chapter not in known:
+        raise ValueError(f"chapter is {chapter!r}; expected one of {', '.join(known)}")
+    return import_module(known[chapter]).STUDY
