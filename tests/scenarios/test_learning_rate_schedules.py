@@ -181,6 +181,7 @@ def test_a_rule_is_judged_where_it_carries_the_references_decay():
     assert against.mean == pytest.approx(0.01 * (4 + 1) / 2)  # the rule is right in both, λ kept two and one doses off
     lost = rules.rule_against(own, rules.TOTAL, rules.IN_PLACE, ["1600 steps", "100 steps"], "m")
     assert lost.mean == pytest.approx(-0.01 * (1 + 1) / 2)  # 4 − 2 and 4 + 2 where 1 and 7 are best
+    assert rules.regret(own, rules.TOTAL, ["1600 steps", "100 steps"]).tolist() == pytest.approx([0.01] * 8)
     far = table_of(BEST | {"reference": 7})
     assert rules.rule_against(far, rules.TOTAL, rules.IN_PLACE, ["100 steps"], "m").mean == 0  # stays at the end
 

@@ -95,9 +95,19 @@ def tuning_again(own: pd.DataFrame, names: Sequence[str], metric: str) -> Effect
 
 def rule_against(own: pd.DataFrame, rule: str, other: str, names: Sequence[str], metric: str) -> Effect:
     """Mean test accuracy in held-out settings with the decay that one rule carries there from the reference, minus that
-    of another rule, or of :data:`IN_PLACE`."""
+    of another rule; one of the two may be :data:`IN_PLACE`."""
     tuned = Tuned.of(own, [REFERENCE, *names])
-    return smoothed(tuned.carried(rule), tuned.in_place() if other == IN_PLACE else tuned.carried(other), metric)
+    sides = (tuned.in_place() if one == IN_PLACE else tuned.carried(one) for one in (rule, other))
+    return smoothed(*sides, metric)
+
+
+def regret(own: pd.DataFrame, rule: str, names: Sequence[str]) -> pd.Series:
+    """Mean test accuracy that a rule loses in held-out settings against a decay that is tuned in each of them, for each
+    evaluation seed, every way to tune counted by its share of the resamples."""
+    tuned = Tuned.of(own, [REFERENCE, *names])
+    best, carried = tuned.in_place(), tuned.carried(rule)
+    picked = best.picked(resampled_counts(len(best.scores)))
+    return (best.values - carried.values) @ (np.bincount(picked, minlength=len(tuned.ways)) / len(picked))
 
 
 def best_doses(own: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
