@@ -42,7 +42,7 @@ RULE = Claim(
     metric="accuracy gained by the rule",
     smallest_effect=0.005,
     primary="MLP, LayerNorm · batch and data set size, against λ kept",
-    dividing="what changes and on the network",
+    dividing="what changes, on the network and on the rule that it is compared with",
 )
 
 
