@@ -67,7 +67,7 @@ def learning_rate_factors(schedule: str, steps: int, warmup: float = 0.0) -> np.
 DECAY_SCHEDULES = {
     "torch": np.ones_like,  # η_t λ, as torch's AdamW
     "constant": lambda factors: 1 / factors,  # η_max λ: the same share at every step, whatever the schedule
-    "AdamC": lambda factors: factors,  # η_t² λ / η_max (Defazio, 2025)
+    "AdamC": lambda factors: factors,  # η_t² λ / η_max (Defazio, 2025, for weights in front of a normalisation)
 }
 
 

@@ -172,8 +172,8 @@ class Mistaken:
 
     def __init__(self, params, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, l2=0.0):
         (self.w,) = params
-        self.param_groups = [{"lr": lr}]
-        self.first_lr, self.betas, self.eps, self.weight_decay, self.l2 = lr, betas, eps, weight_decay, l2
+        self.param_groups = [{"lr": lr, "weight_decay": weight_decay}]
+        self.first_lr, self.betas, self.eps, self.l2 = lr, betas, eps, l2
         self.t, self.m, self.v = 0, torch.zeros_like(self.w), torch.zeros_like(self.w)
 
     @torch.no_grad()
@@ -185,7 +185,7 @@ class Mistaken:
             return
         lr, weight_decay, l2, first_lr = (
             value[:, None] if isinstance(value, torch.Tensor) else value
-            for value in (self.param_groups[0]["lr"], self.weight_decay, self.l2, self.first_lr)
+            for value in (*self.param_groups[0].values(), self.l2, self.first_lr)
         )
         (beta1, beta2), eps = self.betas, self.eps
         self.t += 1

@@ -17,6 +17,7 @@ STUDIES = {
     "class_imbalance": "adamw_book.scenarios.class_imbalance.study",
     "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness.study",
     "transfer_learning": "adamw_book.scenarios.transfer_learning.study",
+    "learning_rate_schedules": "adamw_book.scenarios.learning_rate_schedules.study",
     "federated_learning": "adamw_book.scenarios.federated_learning.study",
 }
 ON_DEMAND = {  # that need an extra of the package, and are run where they are named
