@@ -100,7 +100,8 @@ class Replicas:
         )
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Inputs (R, N, …) and targets (R, N, …) of the next step: gathered once a seed, then handed to its replicas."""
+        """Inputs (R, N, …) and targets (R, N, …) of the next step: gathered once a seed, then
+        handed to its replicas."""
         if self.full_batch is not None:
             return self.full_batch
         order = self.orders.index_select(0, self.taken)[0]

@@ -40,9 +40,9 @@ class Task:
     ``metrics`` judge it.
 
     ``loss`` and each metric map (logits (R, N, C), targets (R, N)) to (R,), or those of sequences, (R, N, T, C) and
-    (R, N, T). ``perturb``, where there is one, is called
-    before every update as ``perturb(logits, x, y)`` and returns the inputs (R, N, ...) that the update is taken on in
-    the place of x: ``logits`` maps inputs to the logits of the current models, whose parameters take no gradient in it.
+    (R, N, T). ``perturb``, where there is one, is called before every update as ``perturb(logits, x, y)`` and returns
+    the inputs (R, N, ...) that the update is taken on in the place of x: ``logits`` maps inputs to the logits of the
+    current models, whose parameters take no gradient in it.
     Adversarial training is such a ``perturb``. For a run to be the same alone and among others it must not draw at
     random.
     """

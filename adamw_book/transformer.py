@@ -14,8 +14,8 @@ NORMS = ("pre", "post", "none")
 class Block(nn.Module):
     """Causal self-attention and a perceptron of four times the width, each added to the stream that runs past it.
 
-    norm: where LayerNorms (gains, no biases) stand: "pre", before each of the two; "post", after each sum, as in Vaswani
-    et al. (2017); or "none".
+    norm: where LayerNorms (gains, no biases) stand: "pre", before each of the two; "post", after each sum, as in
+    Vaswani et al. (2017); or "none".
     """
 
     def __init__(self, width: int, heads: int, norm: str):
@@ -56,9 +56,9 @@ class GPT(nn.Module):
     token (N, T, vocabulary).
 
     Positions are learned. Weights start as GPT-2's: normal with standard deviation 0.02, the two matrices of a block
-    that write to the stream with 0.02/√(2·depth). tied: whether the read-out is the embedding, transposed; if it is not,
-    the embedding's row of a token that never occurs in training gets no gradient. Linear layers act on rows of tokens
-    (N·T, width), so that a stack of replicas is one batched matrix product a layer.
+    that write to the stream with 0.02/√(2·depth). tied: whether the read-out is the embedding, transposed; if it is
+    not, the embedding's row of a token that never occurs in training gets no gradient. Linear layers act on rows of
+    tokens (N·T, width), so that a stack of replicas is one batched matrix product a layer.
 
     Raises ``ValueError`` for an unknown norm, sizes that are no positive whole numbers, a width that the heads do not
     divide, and more tokens in a row than the context holds.
@@ -88,9 +88,8 @@ class GPT(nn.Module):
     def stream(self, x: Tensor) -> Tensor:
         """The stream (N·T, width) as it leaves the last block."""
         if x.shape[1] > len(self.positions.weight):
-            raise ValueError(
-                f"x: shape {tuple(x.shape)}; at most {len(self.positions.weight)} tokens in a row, the context, are needed"
-            )
+            held = len(self.positions.weight)
+            raise ValueError(f"x: shape {tuple(x.shape)}; at most {held} tokens in a row, the context, are needed")
         n, t = x.shape
         h = functional.embedding(x, self.tokens.weight) + self.positions.weight[:t]
         h = h.reshape(n * t, -1)

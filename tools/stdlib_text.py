@@ -55,4 +55,6 @@ if __name__ == "__main__":
     }
     TARGET.write_bytes(gzip.compress(json.dumps(head | {"files": files}, indent=0).encode(), 9, mtime=0))
     LICENCE.write_bytes((library / "LICENSE.txt").read_bytes())
-    print(f"{TARGET.name}: {len(files)} files, {sum(map(len, files.values()))} characters, {TARGET.stat().st_size} bytes")
+    print(
+        f"{TARGET.name}: {len(files)} files, {sum(map(len, files.values()))} characters, {TARGET.stat().st_size} bytes"
+    )

@@ -53,7 +53,8 @@ def windows(text: Tensor, starts: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 def text_splits(seed: int, *, train: int, validation: int = 256, test: int = 512, length: int = 32) -> Splits:
-    """Windows of ``length`` bytes as ``train``, ``validation`` and ``test``, so many of each, from modules of their own.
+    """Windows of ``length`` bytes as ``train``, ``validation`` and ``test``, so many of each, from modules of their
+    own.
 
     Training and validation windows start where the seed says; test windows are the same under each seed, evenly spread.
     Raises ``ValueError`` for sizes that are no positive whole numbers.
