@@ -48,7 +48,8 @@ class Plain(nn.Module):
         for layer, block in zip(self.layers, model.blocks, strict=True):
             own = {
                 "self_attn.in_proj_weight": block.qkv, "self_attn.out_proj.weight": block.mix,
-                "linear1.weight": block.up, "linear2.weight": block.down, "norm1.weight": block.norm1, "norm2.weight": block.norm2,
+                "linear1.weight": block.up, "linear2.weight": block.down, "norm1.weight": block.norm1,
+                "norm2.weight": block.norm2,
             }  # fmt: skip
             layer.load_state_dict({name: part.weight for name, part in own.items()})
 
