@@ -209,7 +209,7 @@ def test_an_outlier_in_weights_or_activations_shows_in_its_own_replica_alone():
     before = outliers.outliers(condition.task, snapshot_of(condition, [1, 2]))
     parameters = {name: p.clone() for name, p in initial_parameters(condition.task.model, [1, 2]).items()}
     parameters["blocks.1.up.weight"][1, 3, 4] = 1.0
-    parameters["positions.weight"][0, :, 7] = 0.5
+    parameters["positions.weight"][0, :, 7] = -0.5
     after = outliers.outliers(condition.task, snapshot_of(condition, [1, 2], parameters=parameters))
     assert all(value.shape == (2,) for value in after.values())
     assert before[outliers.WEIGHTS].tolist() == pytest.approx([3, 3], abs=0.2)
