@@ -19,7 +19,7 @@ SIZES = {"validation": 512, "test": 1024, "length": LENGTH}  # windows, and thei
 FREQUENCY = {"common": (0.01, 2.0), "middling": (0.001, 0.01), "rare": (0.0, 0.001)}
 
 # Settled on validation data alone: wide enough that the winners lie inside.
-RANGES = {"lr": (0.0008, 0.01), "weight_decay": (0.1, 10.0), "l2": (0.001, 0.1), "count": 9}
+RANGES = {"lr": (0.0008, 0.01), "weight_decay": (0.1, 10.0), "l2": (0.001, 0.1)}
 
 
 def bits_per_byte(logits: Tensor, targets: Tensor) -> Tensor:
@@ -46,9 +46,11 @@ def measure(condition: Condition):
     }  # fmt: skip
 
 
-def condition(name: str, norm: str = "pre", steps: int = STEPS, windows: int | None = None, **search) -> Condition:
+def condition(
+    name: str, norm: str = "pre", steps: int = STEPS, windows: int | None = None, count: int = 9
+) -> Condition:
     """A transformer with this ``norm``, trained for ``steps`` on so many ``windows``, by default as many as it takes to
-    meet each once. ``search``: where its ranges differ from ``RANGES``."""
+    meet each once."""
     task = Task(
         name,
         partial(GPT, **MODEL, norm=norm),
@@ -57,7 +59,7 @@ def condition(name: str, norm: str = "pre", steps: int = STEPS, windows: int | N
     )
     return Condition(
         task,
-        RANGES | search,
+        RANGES | {"count": count},
         steps=steps,
         batch_size=BATCH,
         schedule="warm-up + cosine",
@@ -73,6 +75,6 @@ AGAIN, LONGER = f"pre-norm · {REPEATED} windows, again and again", "pre-norm ·
 CONDITIONS = {
     PRIMARY: condition(PRIMARY, count=16),
     POST: condition(POST, norm="post"),
-    AGAIN: condition(AGAIN, windows=REPEATED, lr=(0.0008, 0.025), count=11),
+    AGAIN: condition(AGAIN, windows=REPEATED),
     LONGER: condition(LONGER, steps=2 * STEPS),
 }
