@@ -41,10 +41,11 @@ class Condition:
     """One task and how its arms are tuned and judged.
 
     search: the ranges of :func:`adamw_book.evidence.search`. rules: {name: the validation metric that chooses}, the
-    first being the chapter's own; a metric that ends in "loss" is better when lower. seen: the splits that tuning sees,
-    more than one where a rule needs it. judged: those on which what was chosen is evaluated. decays: parameters that
-    decay acts on, by default matrices (gains of norms and biases are exempt). tuned: the columns of ``runs`` that make
-    a configuration. chunk_size: replicas trained at a time, where the ensemble's own choice outgrows the caches.
+    first being the chapter's own; a metric that ends in "loss", or counts "bits per" something, is better when lower.
+    seen: the splits that tuning sees, more than one where a rule needs it. judged: those on which what was chosen is
+    evaluated. decays: parameters that decay acts on, by default matrices (gains of norms and biases are exempt). tuned:
+    the columns of ``runs`` that make a configuration. chunk_size: replicas trained at a time, where the ensemble's own
+    choice outgrows the caches.
     vary(runs): gives runs further columns that are tuned, such as a schedule. judge(result, splits): what else is
     measured on the trained models (attacks, thresholds), a table of rows with the columns of ``result.table``;
     ``splits`` is ``seen`` when tuning and ``judged`` when evaluating. measure: along the way, as in
@@ -339,7 +340,7 @@ class Protocol:
 
 
 def _higher(metric: str) -> bool:
-    return not metric.endswith("loss")
+    return not (metric.endswith("loss") or "bits per" in metric)
 
 
 def _of(table: pd.DataFrame, name: str, arm: Arm) -> pd.DataFrame:

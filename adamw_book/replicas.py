@@ -174,7 +174,7 @@ class Replicas:
             self.orders = (orders + first).to(self.device)  # (steps, S, batch), in the examples of all seeds
 
     def handed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of the seeds (S, N, …) for their replicas: targets (R, N) for each, inputs once a seed
+        """Inputs and targets of the seeds (S, N, …) for their replicas: targets (R, N, …) for each, inputs once a seed
         where its replicas share them."""
         shared = self.each > 1 and self.task.perturb is None
         # index_select copies whole rows, where indexing with a tensor would copy element by element
@@ -186,7 +186,7 @@ class Replicas:
         return (self.apply if len(x) == some else self.apply_by_seed)(parameters, x)
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Inputs and targets (R, N) of the next step, as :meth:`handed` out."""
+        """Inputs and targets (R, N, …) of the next step, as :meth:`handed` out."""
         if self.full_batch is not None:
             return self.full_batch
         rows = self.orders.index_select(0, self.taken)[0]

@@ -10,17 +10,27 @@ from torch.nn import functional
 from adamw_book.data import Splits
 
 
+def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy of each label: logits (R, N, …, C), class labels (R, N, …) → (R, N, …), in nats.
+
+    Labels may have further axes, such as the places of a sequence.
+    """
+    if logits.ndim == 3:  # the models' logits lie (R, C, N) in memory
+        return functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    return functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+
+
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of each replica: logits (R, N, C), class labels (R, N) → (R,), in nats."""
-    return functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
+    """Mean cross-entropy of each replica: logits (R, N, …, C), class labels (R, N, …) → (R,), in nats."""
+    return cross_entropies(logits, targets).flatten(1).mean(1)
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Share of examples classified correctly in each replica: logits (R, N, C), class labels (R, N) → (R,), in 0…1.
+    """Share of labels predicted correctly in each replica: logits (R, N, …, C), class labels (R, N, …) → (R,), in 0…1.
 
     A replica whose logits are not finite has learned nothing that could be used: it counts as 0.
     """
-    correct = (logits.argmax(-1) == targets).float().mean(1)
+    correct = (logits.argmax(-1) == targets).float().flatten(1).mean(1)
     return correct * logits.isfinite().flatten(1).all(1)
 
 
@@ -29,9 +39,10 @@ class Task:
     """What is learned: ``model()`` makes one module, ``data(seed)`` its splits {"train": (x, y), …}, ``loss`` and
     ``metrics`` judge it.
 
-    ``loss`` and each metric map (logits (R, N, C), targets (R, N)) to (R,). ``perturb``, where there is one, is called
-    before every update as ``perturb(logits, x, y)`` and returns the inputs (R, N, ...) that the update is taken on in
-    the place of x: ``logits`` maps inputs to the logits of the current models, whose parameters take no gradient in it.
+    ``loss`` and each metric map (logits (R, N, C), targets (R, N)) to (R,), or those of sequences, (R, N, T, C) and
+    (R, N, T). ``perturb``, where there is one, is called before every update as ``perturb(logits, x, y)`` and returns
+    the inputs (R, N, ...) that the update is taken on in the place of x: ``logits`` maps inputs to the logits of the
+    current models, whose parameters take no gradient in it.
     Adversarial training is such a ``perturb``. For a run to be the same alone and among others it must not draw at
     random. ``start``, where there is one, gives weights that runs begin with in the place of those that ``model()``
     draws: ``start(seeds)`` returns {name: (len(seeds), …)} for some or all of the parameters, a row a seed, which must
