@@ -132,7 +132,9 @@ class Clients(Replicas):
     ``parameters`` {name: (R·m, …)} are the clients' own, ``shared`` {name: (R, …)} the global ones.
     """
 
-    def __init__(self, federation, task, runs, splits, starts, names, steps, batch_size, decays, betas, eps, device) -> None:
+    def __init__(
+        self, federation, task, runs, splits, starts, names, steps, batch_size, decays, betas, eps, device
+    ) -> None:
         if batch_size is None:
             raise ValueError("batch_size: None; clients have training sets of different sizes, so a number is needed")
         if steps % federation.local_steps:

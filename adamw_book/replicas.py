@@ -113,6 +113,8 @@ class Replicas:
     decay toward them, the optimizer sees the distance θ − θ₀, so that both kinds of decay pull to θ₀.
     """
 
+    models, each = 1, 0
+
     def __init__(self, task, runs, splits, starts, names, steps, batch_size, decays, betas, eps, device) -> None:
         self.task, self.runs, self.device = task, runs, device
         self.reports: list[pd.DataFrame] = []
