@@ -75,9 +75,13 @@ def smoothed(
     being the mix of configurations that tuning chooses, made wider as Student's t is wider than the normal (a bootstrap
     of few values is too narrow: Hesterberg 2015, Am. Stat. 69:371). *By tuning*: the infinitesimal jackknife over the
     tuning seeds (Efron's Theorem 1, with its correction for the finite number of resamples) of the evaluation means of
-    what was chosen, these drawn together as far as the evaluation seeds cannot tell them apart (James and Stein),
-    Student's t with the tuning seeds less one degrees of freedom. Both sides draw the same seeds. The parts add as
-    independent errors do.
+    what was chosen, these drawn together as far as the evaluation seeds cannot tell them apart (James and Stein). Both
+    sides draw the same seeds. The parts add as independent errors do.
+
+    The second part follows Student's t, with no more degrees of freedom than it has values to go by: the tuning seeds
+    less one, or the configurations that were chosen from, of both sides, less one. For where the judged metric has
+    little to do with the one that tunes, other seeds put forward configurations that differ from these as these differ
+    among themselves, and of two or three values that is hardly known.
 
     Raises ValueError where the sides share no tuning seeds, were evaluated on other seeds, a seed is in both parts of
     the protocol, or nothing that tuning chooses was evaluated.
@@ -92,7 +96,7 @@ def smoothed(
             "that were evaluated; expected those of `choose`"
         )
     counts, chosen = counts[known], [picked[known] for picked in chosen]
-    mixes, means, undecayed = [], [], []
+    mixes, means, undecayed, chosen_from = [], [], [], 0
     for side, picked in zip((treatment, control), chosen, strict=True):
         values = side.values.to_numpy()
         if not np.isfinite(values).all():
@@ -100,6 +104,7 @@ def smoothed(
         shares = np.bincount(picked, minlength=values.shape[1]) / len(picked)
         mixes.append(values @ shares)
         means.append(_drawn_together(values, shares)[picked])
+        chosen_from += np.count_nonzero(shares)
         if side.decayed and shares[side.decays == 0].sum() > CONTROL_SHARE:
             undecayed.append(side.arm)
     sign = 1 if higher_is_better else -1
@@ -109,7 +114,8 @@ def smoothed(
     quantile, n, mean = (1 + confidence) / 2, effect.n, effect.mean
     wider = stats.t.ppf(quantile, n - 1) / stats.norm.ppf(quantile) * math.sqrt(n / (n - 1))
     below, above = wider * (mean - effect.low), wider * (effect.high - mean)
-    reach = stats.t.ppf(quantile, len(treatment.scores) - 1) * _jackknife(means[0] - means[1], counts)
+    freedom = min(len(treatment.scores), chosen_from) - 1
+    reach = stats.t.ppf(quantile, freedom) * _jackknife(means[0] - means[1], counts)
     bounds = mean - math.hypot(below, reach), mean + math.hypot(above, reach)
     bounds = *bounds, mean - below, mean + above, mean - reach, mean + reach
     low, high, *parts = _rounded(differences.to_numpy(), *bounds)
@@ -144,9 +150,9 @@ def _drawn_together(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 def _jackknife(statistic: np.ndarray, counts: np.ndarray) -> float:
     """The standard error of the mean of a resampled statistic by the infinitesimal jackknife: √Σ cov², less what
-    finitely many resamples add."""
+    finitely many resamples add, and times √(n / (n − 1)): of a mean of n values Σ cov² is the plain variance over n."""
     resamples, n = counts.shape
     centred = statistic - statistic.mean()
     covariances = (counts - 1).T @ centred / resamples
     excess = n / resamples * (centred @ centred) / resamples
-    return math.sqrt(max(0.0, covariances @ covariances - excess))
+    return math.sqrt(max(0.0, covariances @ covariances - excess) * n / (n - 1))
