@@ -54,15 +54,59 @@ class _Recorder(TorchDispatchMode):
             self.name(result, self.node(args[0]))
             return result
         node = self.graph.call_function(function, *tree_map(self.node, (tuple(args), kwargs)))
-        for i, tensor in enumerate(result if isinstance(result, (tuple, list)) else [result]):
-            if isinstance(tensor, Tensor):
-                single = tensor is result
-                self.name(tensor, node if single else self.graph.call_function(operator.getitem, (node, i)))
+        if isinstance(result, Tensor):
+            self.name(result, node)
+            node.meta["is"] = _placed(result), result.dtype
+        else:
+            for i, tensor in enumerate(result if isinstance(result, (tuple, list)) else ()):
+                if isinstance(tensor, Tensor):
+                    self.name(tensor, self.graph.call_function(operator.getitem, (node, i)))
         return result
 
 
 def _placed(tensor: Tensor) -> tuple:
     return tensor.shape, tensor.stride(), tensor.storage_offset()
+
+
+def _in_place(graph: fx.Graph) -> None:
+    """Let element-wise operations write into an operand that nobody reads afterwards: the memory is in the caches
+    already."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    memory = {}  # whose memory a node looks at
+    for node in graph.nodes:
+        memory[node] = memory[node.args[0]] if node.op == "call_function" and _is_view(node.target) else node
+    read = {}  # how long
+    for node in graph.nodes:
+        for used in node.all_input_nodes:
+            read[memory[used]] = max(read.get(memory[used], 0), order[node])
+    for node in graph.nodes:
+        first = node.args[0] if node.args else None
+        if node.op != "call_function" or torch.Tag.pointwise not in getattr(node.target, "tags", ()):
+            continue
+        if not isinstance(first, fx.Node) or first.meta.get("is") != node.meta.get("is") or "is" not in first.meta:
+            continue
+        own = memory[first]
+        if own.op != "call_function" or own is node or read[own] != order[node]:
+            continue
+        if sum(memory[other] is own for other in node.all_input_nodes) > 1:
+            continue
+        packet, overload = node.target.overloadpacket, node.target._overloadname
+        there = getattr(torch.ops.aten, f"{packet.__name__}_", None)
+        if there is not None and overload in there.overloads():
+            node.target = getattr(there, overload)
+        elif "grad_input" in packet.overloads():
+            node.target = packet.grad_input
+            node.kwargs = node.kwargs | {"grad_input": first}
+        else:
+            continue
+        read[own] = max(read[own], read.get(node, 0))
+        memory[node] = own
+
+
+def _is_view(operation: Callable) -> bool:
+    if operation in (operator.getitem, torch.ops.aten._unsafe_view.default):
+        return True
+    return operation._schema.arguments[0].alias_info is not None
 
 
 def record(function: Callable[..., list[Tensor]], *inputs) -> tuple[list[Tensor], Callable[..., list[Tensor]] | None]:
@@ -77,6 +121,7 @@ def record(function: Callable[..., list[Tensor]], *inputs) -> tuple[list[Tensor]
     if not recorder.repeatable:
         return results, None
     recorder.graph.output([recorder.node(result) for result in results])
+    _in_place(recorder.graph)
     module = fx.GraphModule(recorder.root, recorder.graph)
 
     def again(*inputs) -> list[Tensor]:

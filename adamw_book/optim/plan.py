@@ -35,7 +35,7 @@ class Plan:
                 backend = "reference"
                 turns[id(entry.param)] += 1
             kind = entry.kind if backend == "triton" else (id(entry.group), entry.dtype, entry.device)
-            alone = backend == "torch" and entry.param.numel() <= ALONE
+            alone = backend == "torch" and entry.param.numel() <= ALONE and torch.get_num_threads() > 1
             key = (backend, turns[id(entry.param)], alone, sharding(entry.param), *kind)
             bundles.setdefault(key, []).append(entry)
         self.bundles = [_bundle(backend, same, turn > 0) for (backend, turn, *_), same in bundles.items()]
