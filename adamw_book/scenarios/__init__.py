@@ -16,6 +16,7 @@ STUDIES = {
     "covariate_shift": "adamw_book.scenarios.covariate_shift.study",
     "class_imbalance": "adamw_book.scenarios.class_imbalance.study",
     "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness.study",
+    "quantization": "adamw_book.scenarios.quantization.study",
 }
 
 
