@@ -106,7 +106,8 @@ def clipped(w: Tensor, scheme: Scheme) -> Tensor:
 
 def expected_error(size: float | Tensor, bits: int) -> float | Tensor:
     """The relative error of an absmax grid for a crest factor ``size``: c / (√12 · q), as of roundings that are
-    uniform within half a step (Widrow's model)."""
+    uniform within half a step. They are where the distribution is smooth over a step; a peak at 0 that is narrower
+    than a step costs less."""
     return size / (12**0.5 * levels(bits))
 
 
