@@ -1,9 +1,9 @@
 """Quantisers: weights rounded to a few equally spaced levels, for all replicas at once, and what their loss depends on.
 
 A weight tensor is (R, …), the replica axis in front; the axis after it counts the output channels (rows of a matrix,
-filters of a convolution). With b bits there are q = 2^(b−1) − 1 levels on either side of 0, one step s apart:
+filters of a convolution). With b bits there are M = 2^(b−1) − 1 levels on either side of 0, one step s apart:
 
-    Q(w) = s · clamp(round(w / s), −q, q)        s = range / q
+    Q(w) = s · clamp(round(w / s), −M, M)        s = range / M
 
 so that the grid is symmetric and reaches to ± range (Jacob et al., 2018, with the zero point at 0, as is usual for
 weights). The range is the largest |w|, the size that a given share of the |w| does not exceed, or preset.
@@ -19,7 +19,7 @@ from adamw_book.arguments import whole
 
 
 def levels(bits: int) -> int:
-    """q, the number of levels on either side of 0: 127 of 8 bits, 7 of 4, 3 of 3, 1 of 2. Raises ``ValueError`` for
+    """M, the number of levels on either side of 0: 127 of 8 bits, 7 of 4, 3 of 3, 1 of 2. Raises ``ValueError`` for
     fewer than 2 bits, with which there would be none."""
     return 2 ** (whole("bits", bits, 2, 16, "a whole number from 2 to 16") - 1) - 1
 
@@ -60,9 +60,9 @@ class Scheme:
 
     def __call__(self, w: Tensor) -> Tensor:
         """w (R, …) on the grid. A group of zeros stays as it is."""
-        q = levels(self.bits)
-        step = (self.range(w) / q).clamp(min=torch.finfo(w.dtype).tiny)
-        return step * (w / step).round().clamp(-q, q)
+        top = levels(self.bits)
+        step = (self.range(w) / top).clamp(min=torch.finfo(w.dtype).tiny)
+        return step * (w / step).round().clamp(-top, top)
 
 
 def is_weight(name: str, p: Tensor) -> bool:
@@ -105,7 +105,7 @@ def clipped(w: Tensor, scheme: Scheme) -> Tensor:
 
 
 def expected_error(size: float | Tensor, bits: int) -> float | Tensor:
-    """The relative error of an absmax grid for a crest factor ``size``: c / (√12 · q), as of roundings that are
+    """The relative error of an absmax grid for a crest factor ``size``: c / (√12 · M), as of roundings that are
     uniform within half a step. They are where the distribution is smooth over a step; a peak at 0 that is narrower
     than a step costs less."""
     return size / (12**0.5 * levels(bits))
