@@ -1,5 +1,7 @@
 """Quantisation: the grids against torch's, what their loss depends on, training for them, the judge, the protocol."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from torch.nn import functional
 from adamw_book.ensemble import batch_order, initial_parameters, train
 from adamw_book.models import CNN, MLP
 from adamw_book.replicas import made
-from adamw_book.scenarios.quantization import dose, quantisers, study, tasks
+from adamw_book.scenarios.quantization import dose, quantisers, study, tails, tasks
 from adamw_book.scenarios.quantization.aware import QuantisationAware, straight_through
 from adamw_book.scenarios.quantization.quantisers import Scheme
 
@@ -63,13 +65,13 @@ def test_a_grid_that_follows_the_weights_knows_no_scale(scheme):
 
 
 def test_a_preset_grid_knows_the_scale():
-    w, scheme = torch.tensor([[[-3.0, -0.4, 0.1, 0.2, 0.9, 1.1]]]), Scheme(3, preset=1.0)
-    expected = torch.tensor([[[-1.0, -1 / 3, 0.0, 1 / 3, 1.0, 1.0]]])
+    w, scheme = torch.tensor([[[-3.0, -0.4, 0.1, 0.2, 0.9, 1.1, 2.0]]]), Scheme(3, preset=1.0)
+    expected = torch.tensor([[[-1.0, -1 / 3, 0.0, 1 / 3, 1.0, 1.0, 1.0]]])
     torch.testing.assert_close(scheme(w), expected)
     assert not torch.allclose(scheme(w / 8) * 8, expected)
     # 1.1 is within half a step of the grid's end: rounding moves others as far
-    assert quantisers.clipped(w, scheme).item() == pytest.approx(1 / 6)
-    assert quantisers.clipped(w, Scheme(8, preset=1.0)).item() == pytest.approx(2 / 6)
+    assert quantisers.clipped(w, scheme).item() == pytest.approx(2 / 7)
+    assert quantisers.clipped(w, Scheme(8, preset=1.0)).item() == pytest.approx(3 / 7)
     assert quantisers.clipped(w / 8, scheme).item() == 0
 
 
@@ -162,6 +164,11 @@ def test_a_gradient_goes_straight_through():
 def test_an_aware_network_starts_as_its_network_and_sees_the_grid():
     own, aware = (made(m, 3) for m in (lambda: MLP(), lambda: QuantisationAware(MLP(), Scheme(3))))
     assert all(torch.equal(p, dict(aware.named_parameters())[f"network.{n}"]) for n, p in own.named_parameters())
+    with torch.no_grad():
+        for i, p in enumerate(own.parameters()):
+            if p.ndim == 1:  # biases start at zero, which is on every grid
+                p.copy_(drawn(len(p), seed=i))
+    aware.network.load_state_dict(own.state_dict())
     x = torch.rand(6, 64, generator=torch.Generator().manual_seed(0))
     assert not torch.allclose(aware(x), own(x))
     with torch.no_grad():
@@ -293,3 +300,21 @@ def test_a_dose_is_judged_on_validation_data(monkeypatch):
     at = table.set_index(["metric", "weight_decay"])["value"]
     assert at["crest factor", 1.0] > at["crest factor", 0.0]
     assert at["largest weight", 1.0] < at["largest weight", 0.0]
+
+
+def test_the_tail_is_counted_in_the_first_layer(monkeypatch):
+    """By hand: in a first layer of zeros one weight of 5 stands on the pixel given, and 19 of 1 on a busy one."""
+    clean = "MLP · clean labels"
+    monkeypatch.setitem(tails.TAILS, "conditions", [clean])
+    monkeypatch.setitem(tails.TAILS, "weight_decay", [0.0])
+    ink = (tasks.CONDITIONS[clean].task.data(0)["train"][0] > 0).float().mean(0)
+
+    def trained(*arguments, **options):
+        w = torch.zeros(1, 32, 64)
+        w[0, 0, ink.argmin()], w[0, 1:20, ink.argmax()] = 5.0, 1.0
+        return SimpleNamespace(parameters={"layers.0.weight": w})
+
+    monkeypatch.setattr(tails, "train", trained)
+    row = tails.first_layers([0]).iloc[0]
+    assert row["crest"] == pytest.approx(5 / ((25 + 19) / 2048) ** 0.5)
+    assert row["emptied"] == pytest.approx(1 - 20 / 2048) and row["rare"] == pytest.approx(1 / 20)
