@@ -58,6 +58,6 @@ PROTOCOL = Protocol(
     probed=[PRIMARY, "MLP · 20% wrong labels", *list(AWARE)[1:]],
     probed_metrics="loss|norm|crest|kurtosis|error",
     settings={"train": TRAIN, "dose": DOSE},
-    kept="accuracy|norm|crest|kurtosis|largest|error|clipped",
+    kept=r"accuracy$|accuracy at \d bits$|change at|norm|crest|kurtosis|largest|error|clipped",
 )
 STUDY = PROTOCOL.study
