@@ -18,8 +18,9 @@ STUDIES = {
     "adversarial_robustness": "adamw_book.scenarios.adversarial_robustness.study",
     "transfer_learning": "adamw_book.scenarios.transfer_learning.study",
     "learning_rate_schedules": "adamw_book.scenarios.learning_rate_schedules.study",
-    "federated_learning": "adamw_book.scenarios.federated_learning.study",
     "language_model": "adamw_book.scenarios.language_model.study",
+    "federated_learning": "adamw_book.scenarios.federated_learning.study",
+    "quantization": "adamw_book.scenarios.quantization.study",
 }
 ON_DEMAND = {  # that need an extra of the package, and are run where they are named
     "transfer_transformer": "adamw_book.scenarios.transfer_learning.transformer",

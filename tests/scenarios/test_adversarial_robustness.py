@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from adamw_book import ledger
+from adamw_book import ledger, trained
 from adamw_book.data import DIGITS_TEST, apart, digits, varying
 from adamw_book.ensemble import Task, batch_order, initial_parameters, train
 from adamw_book.evidence import verdict
@@ -429,14 +429,14 @@ def test_each_gives_every_replica_its_own_weights_and_data():
     def first_logit(f, x, y):
         return f(x)[:, 0, 0]
 
-    by_one = tasks.each(tasks.task(), two, "validation", first_logit, block=1)
-    torch.testing.assert_close(by_one, tasks.each(tasks.task(), two, "validation", first_logit))
+    by_one = trained.each(tasks.task(), two, "validation", first_logit, block=1)
+    torch.testing.assert_close(by_one, trained.each(tasks.task(), two, "validation", first_logit))
     for i in (0, 1):
         model = tasks.task().model()
         model.load_state_dict({name: p[i] for name, p in two.parameters.items()})
         torch.testing.assert_close(by_one[i], model(tasks.task().data(i)["validation"][0])[0, 0].detach())
     with pytest.raises(ValueError, match="result: it kept no parameters"):
-        tasks.each(tasks.task(), train(tasks.task(), one_run(), steps=1, batch_size=50), "validation", first_logit)
+        trained.each(tasks.task(), train(tasks.task(), one_run(), steps=1, batch_size=50), "validation", first_logit)
 
 
 def test_weights_by_ink_are_sorted_by_the_images_of_their_own_run():

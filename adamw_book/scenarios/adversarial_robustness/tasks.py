@@ -3,18 +3,18 @@ ordinary and adversarial training; and what an attack leaves of a trained networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from adamw_book.data import DIGITS_TEST, Splits, apart, digits, digits_splits, varying
-from adamw_book.ensemble import Result, Task, over_replicas, train
+from adamw_book.ensemble import Result, Task, train
 from adamw_book.evidence import CONFIGURATION
-from adamw_book.jobs import side_by_side
 from adamw_book.models import CNN, MLP
 from adamw_book.protocol import Condition
+from adamw_book.trained import each
 
 from .attack import Logits, attack_radius, pgd, robust
 from .closed_form import linear_radius
@@ -65,28 +65,6 @@ def task(pixels: str = "all pixels", model: str = "MLP", perturb: Callable | Non
         return {name: (x[:, columns], y) for name, (x, y) in splits.items()}
 
     return Task(f"{model} · {pixels}", lambda: MODELS[model](len(columns)), data, perturb=perturb)
-
-
-def stacked(task: Task, parameters: Mapping[str, Tensor]) -> Logits:
-    """The logits (R, N, C) of R trained models, {name: (R, …)}, as a function of their inputs (R, N, D)."""
-    apply = over_replicas(task.model)
-    return lambda x: apply(dict(parameters), x)
-
-
-def each(task: Task, result: Result, split: str, function: Callable, block: int = 12) -> Tensor:
-    """``function(logits, x, y)``, which gives one value (R,) a replica, for all replicas of a result that kept its
-    parameters; x and y are the replica's own ``split``. ``block`` replicas at a time, each block on its own core."""
-    if result.parameters is None:
-        raise ValueError("result: it kept no parameters; train with keep_parameters=True")
-
-    def values(start: int) -> Tensor:
-        rows = slice(start, start + block)
-        splits = [task.data(int(seed))[split] for seed in result.runs["seed"][rows]]
-        x, y = (torch.stack(part) for part in zip(*splits, strict=True))
-        logits = stacked(task, {name: p[rows] for name, p in result.parameters.items()})
-        return function(logits, x, y).detach()
-
-    return torch.cat(side_by_side(values, range(0, len(result.runs), block)))
 
 
 def mean_radius(task: Task, result: Result, split: str) -> Tensor:
