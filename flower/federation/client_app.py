@@ -23,7 +23,8 @@ def query(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """One round. Adam's moments begin anew, or, with state = "kept", stay in the node's own state between rounds."""
+    """One round. Adam's moments begin anew, or, with state = "kept", stay in the node's own state between rounds; after
+    a round that failed they are those of the last one that did not (in the ensemble they are 0 then)."""
     torch.set_num_threads(1)
     config, turn = context.run_config, int(message.content["config"]["server-round"]) - 1
     client = int(context.node_config["partition-id"])
@@ -42,8 +43,9 @@ def train(message: Message, context: Context) -> Message:
         optimizer.zero_grad()
         cross_entropy(model(x[batch]), y[batch]).backward()
         optimizer.step()
-    if config["state"] == "kept":
-        context.state["moments"] = ArrayRecord(moments(optimizer))
+    now = moments(optimizer)
+    if config["state"] == "kept" and all(value.isfinite().all() for value in now.values()):
+        context.state["moments"] = ArrayRecord(now)
     own = faults(config["faults"])(config["seed"], turn, client, dict(model.state_dict()))
     metrics = MetricRecord({"num-examples": len(x)})
     return Message(RecordDict({"arrays": ArrayRecord(own), "metrics": metrics}), reply_to=message)
