@@ -29,7 +29,7 @@ help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
 	@echo 'make test        unit tests, formula checks and every notebook, on the CPU'
 	@echo 'make test-elsewhere  all tests but notebooks and pages, with the arithmetic and threads of another processor'
-	@echo 'make engines     install Ray, Dask and Flower, so that their tests run, too'
+	@echo 'make engines     install Ray, Dask, Flower, torchao and ONNX Runtime, so that their tests run, too'
 	@echo 'make pages       check the built pages in Chromium'
 	@echo 'make serve       show the built book on http://127.0.0.1:$(PORT)  (PORT=...)'
 	@echo 'make lint        ruff'
