@@ -56,7 +56,8 @@ def given_parameters(task: Task, seeds: Sequence[int]) -> dict[str, Tensor]:
     if task.start is None:
         return {}
     own = {name: tuple(p.shape) for name, p in made(task.model).named_parameters()}
-    given = {name: value.detach() for name, value in task.start(list(seeds)).items()}
+    with torch.enable_grad():  # a start may train, whoever asks for it
+        given = {name: value.detach() for name, value in task.start(list(seeds)).items()}
     for name, value in given.items():
         if name not in own:
             raise ValueError(f"task.start: it gives {name!r}; the model's parameters are {', '.join(own)}")

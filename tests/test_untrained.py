@@ -40,6 +40,17 @@ def test_it_moves_no_generator():
     assert torch.equal(found, torch.rand(2))
 
 
+def test_a_start_may_be_trained_for():
+    """Nothing is learned here, but a task's start may have to be."""
+
+    def start(seeds):
+        runs = grid({"Adam": {"lr": [0.01]}}, seeds)
+        return train(TASK, runs, steps=1, evaluate=(), keep_parameters=True, device="cpu").parameters
+
+    rows = untrained({"digits": dataclasses.replace(TASK, start=start)}).set_index("metric")["value"]
+    assert rows["train loss"] < untrained({"digits": TASK}).set_index("metric")["value"]["train loss"]
+
+
 CHANGES = {
     "model": {
         "depth": lambda: MLP(depth=3),

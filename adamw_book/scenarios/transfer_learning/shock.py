@@ -35,7 +35,7 @@ EARLY_SHOCK = Claim(
     metric=RISE,
     smallest_effect=0.1,
     primary="MLP, LayerNorm · useful source · η = 0.03",
-    dividing="how large the learning rate is",
+    dividing="the learning rate, and where that is too large on whether the network is normalised",
 )
 START = "loss at the start"
 UPDATE = "update over weight"
@@ -104,8 +104,8 @@ class FirstSteps:
 
 
 def trajectories(found: Condition, runs: pd.DataFrame, first: int = FIRST) -> pd.DataFrame:
-    """The table of these runs over the first steps, all of them recorded, and at the end; "validation" and "test"
-    accuracy at the end alone are of use."""
+    """The table of these runs over the first steps, all of them recorded, and at the end; of the test accuracy only
+    the end is of use."""
     steps = [*range(first + 1), found.steps]
     return train(
         found.task, runs, steps=found.steps, batch_size=found.batch_size, schedule="cosine", decays=found.decays,
@@ -116,8 +116,8 @@ def trajectories(found: Condition, runs: pd.DataFrame, first: int = FIRST) -> pd
 def summary(table: pd.DataFrame, first: int = FIRST) -> pd.DataFrame:
     """One value a run and measure of :func:`trajectories`, a tidy table: RISE, the sum of all steps by which the loss
     on the training set went up (nats; 0 where it only falls); START, the loss there; UPDATE, the mean over the first
-    steps; GRADIENT; LEFT, the body's norm at the end of the run's warm-up (of ``WARMUP`` where it has none), over that
-    at the start; "test accuracy" at the end of training."""
+    steps; GRADIENT; LEFT, the body's norm at the end of the run's warm-up (of ``WARMUP`` where it has none; at the last
+    of the first steps where it is longer), over that at the start; "test accuracy" at the end of training."""
     own = ["arm", "lr", "weight_decay", "l2", "warmup", "seed"]
 
     def values(metric: str) -> pd.DataFrame:
