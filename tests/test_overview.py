@@ -105,7 +105,7 @@ def effect(mean):
 
 
 def record(verdict="supported", claim=CLAIM):
-    found = {"CNN, GroupNorm": effect(0.02), "CNN": effect(-0.01), "MLP": effect(0.0)}
+    found = {"CNN, GroupNorm": effect(0.02), "CNN": effect(-0.01), "MLP": effect(0.0), "RNN": effect(0.03)}
     return SimpleNamespace(claim=claim, verdict=verdict, chapter="part/some_chapter", effects=found)
 
 
@@ -114,7 +114,7 @@ def test_what_is_told_of_a_claim():
     assert said.startswith(
         "* **Less overfitting** ([some chapter](../part/some_chapter.ipynb)). Without it −1.00 pp [−1"
     )
-    assert "(*supported*: AdamW − (Adam + L2) +2.00 pp [" in said and "; of 3 regimes 1 for it, 1 against.)" in said
+    assert "(*supported*: AdamW − (Adam + L2) +2.00 pp [" in said and "; of 4 regimes 2 for it, 1 against.)" in said
     assert "and p = 0.22 once" in said and "p =" not in overview.told(record(), {}, chance=0.01)
     assert "The statement tested: AdamW is ahead. (*opposite*" in overview.told(record("opposite"), {"supported": "x"})
     formula = record("arithmetic", dataclasses.replace(CLAIM, arithmetic=True))
