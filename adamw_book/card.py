@@ -6,7 +6,7 @@ style is wrapped in :where(), which has no specificity: any rule of a page's sty
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 from .display import Shown
@@ -139,24 +139,43 @@ def _common(effects: Mapping[str, Effect], points: bool) -> str:
     return f"Over all {found.n} regimes: {mean} {interval}, with a spread between regimes of {spread.lstrip('+')}."
 
 
-def verdict_table(records: Iterable[Record]) -> Shown:
+def verdict_table(
+    records: Iterable[Record],
+    names: Mapping[str, str] | None = None,
+    address: Callable[[str], str] | None = None,
+    together: bool = False,
+) -> Shown:
     """All verdicts at a glance, one row a record: chapter, claim, verdict, and the effect that decides, with its
-    probability under no effect once the number of these claims is counted (`holm`)."""
+    probability under no effect once the number of these claims is counted (`holm`).
+
+    names: what stands for each claim's statement, by its id. address: where a chapter, as its record names it, is to be
+    found; the chapters' names become links. together: what all regimes of a record have in common, below its effect.
+    """
     records = list(records)
     if not records:
         raise ValueError("records is empty; expected at least one record of the ledger")
     deciding = {r.claim.id: r.effects[r.claim.primary] for r in records}
     chance = holm({r.claim.id: deciding[r.claim.id].p for r in records if not r.claim.arithmetic})
-    rows = []
+    cells, lines = "", ["| Chapter | Claim | Verdict | Effect |", "|---|---|---|---|"]
     for r in records:
         parts = deciding[r.claim.id].parts()
         parts += (_probability(chance[r.claim.id]),) if r.claim.id in chance else ()
-        rows.append((_title(r.chapter), r.claim.statement, r.verdict, parts))
-    cells = "".join(
-        f'<tr><th scope="row"><span class="chapter">{escape(chapter)}</span> {escape(statement)}</th>'
-        f"<td>{badge(word)} {_parts_html(*span)}</td></tr>"
-        for chapter, statement, word, span in rows
-    )
+        statement = names[r.claim.id] if names else r.claim.statement
+        common = ""
+        if together and not r.claim.arithmetic:  # a formula's regimes have no mean of interest
+            common = _common(r.effects, scale_of(r.claim.metric) == "pp")
+        title = chapter = _title(r.chapter)
+        html = escape(chapter)
+        if address:
+            html = f'<a href="{escape(address(r.chapter), quote=True)}">{html}</a>'
+            title = f"[{chapter}]({address(r.chapter)})"
+        below = f'<span class="chapter">{escape(common)}</span>' if common else ""
+        cells += (
+            f'<tr><th scope="row"><span class="chapter">{html}</span> {escape(statement)}</th>'
+            f"<td>{badge(r.verdict)} {_parts_html(*parts)}{below}</td></tr>"
+        )
+        effect = " ".join(filter(None, (*parts, common)))
+        lines.append(_row(title, statement, f"{SYMBOLS[r.verdict]} {r.verdict}", effect))
     caption = (
         "The verdicts, and the effects that decide. p: how often an effect at least as large would come out if there "
         "were none, after Holm's correction for the number of these claims; verdicts go by the interval, uncorrected"
@@ -166,8 +185,6 @@ def verdict_table(records: Iterable[Record]) -> Shown:
         '<th scope="col">Claim, by chapter</th><th scope="col">Verdict and effect</th></tr></thead>'
         f"<tbody>{cells}</tbody></table>"
     )
-    lines = ["| Chapter | Claim | Verdict | Effect |", "|---|---|---|---|"]
-    lines += [_row(chapter, text, f"{SYMBOLS[word]} {word}", " ".join(span)) for chapter, text, word, span in rows]
     return Shown(html, "\n".join(lines))
 
 

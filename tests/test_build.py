@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from dependencies import Package, fingerprint, notebook_modules
 from launch_buttons import github_url, repository
+from moved_pages import redirect, write_moved
 from one_at_a_time import one_at_a_time
 from serve import Server, serve
 
@@ -43,6 +44,11 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "LICENSE", "LICENSE-TEXT", "pyproject.toml", "requirements.txt"):
         shutil.copy(ROOT / name, root / name)
+    config = (root / "_config.yml").read_text(encoding="utf-8")
+    moved = re.sub(
+        "moved_pages: {.*}", "moved_pages: {chapters/old/second: chapters/two, chapters/gone: nowhere}", config
+    )
+    (root / "_config.yml").write_text(moved, encoding="utf-8")
     chapters = root / "chapters"
     write_notebook(chapters / "one.ipynb", "One", "from adamw_book.apple import weigh\nprint('apple:', weigh())")
     write_notebook(chapters / "two.ipynb", "Two", "import adamw_book.pear as pear\nprint('pear:', pear.weigh())")
@@ -107,6 +113,9 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
     assert "apple: light" in page(book, "one") and "pear: green" in page(book, "two")
     # The origin is a folder: no Colab button, and no word of that folder.
     assert "colab" not in page(book, "one") and ORIGIN not in page(book, "one")
+    # A page that has moved is found at its old address; one that leads nowhere is not written.
+    assert 'content="0; url=../two.html"' in page(book, "old/second")
+    assert not (book / "_build" / "html" / "chapters" / "gone.html").exists()
     # What others wrote stands with its licence.
     assert unlicensed(book / "_build" / "html") == []
     static = book / "_build" / "html" / "_static"
@@ -186,6 +195,20 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
     status, output = build(book, **published)
     assert status != 0
     assert "no cell has an output" in output
+
+
+def test_a_moved_page_leads_to_a_page_by_itself(tmp_path: Path):
+    write_moved(tmp_path, {"a/b/old": "a/c/new", "a/lost": "a/nowhere"}, {"a/c/new"})
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")] == ["a/b/old.html"]
+    text = (tmp_path / "a" / "b" / "old.html").read_text(encoding="utf-8")
+    links = re.findall(r'(?:href="|url=|replace\(")([^"]+)"', text)
+    assert len(links) == 4 and {(tmp_path / "a" / "b" / link).resolve() for link in links} == {
+        (tmp_path / "a" / "c" / "new.html").resolve()
+    }
+    assert "//" not in text and "location.hash" in text  # no network, and the place on the page is kept
+    with pytest.raises(ValueError, match="'a/c/new' has moved, but it is a page"):
+        write_moved(tmp_path, {"a/c/new": "a/d"}, {"a/c/new", "a/d"})
+    assert 'url=x.html"' in redirect("old", "x")
 
 
 # ---- What an earlier build left, damaged

@@ -164,6 +164,20 @@ def test_the_table_of_verdicts_shows_the_effects_that_decide():
         verdict_table([])
 
 
+def test_the_table_of_verdicts_may_name_claims_lead_to_chapters_and_show_what_is_common():
+    formula = record("arithmetic", claim=dataclasses.replace(CLAIM, id="toy.formula", arithmetic=True))
+    names = {"toy.lift": "lift & <more>", "toy.formula": "formula"}
+    table = verdict_table([record(), formula], names, lambda chapter: f'../{chapter}.html?"', together=True)
+    tree = Tree(table._repr_html_())
+    links = [attrs["href"] for tag, attrs in tree.tags if tag == "a"]
+    assert links == ['../generalization/overfitting.html?"'] * 2
+    assert "lift & <more>" in tree.words() and CLAIM.statement not in tree.words()
+    assert tree.words().count("Over all 4 regimes: +0.25 pp") == 1  # a formula's regimes have nothing in common
+    assert "[generalization · overfitting](../generalization/overfitting.html" in table._repr_markdown_()
+    plain = verdict_table([record()])
+    assert "<a " not in plain._repr_html_() and "Over all" not in plain._repr_html_()
+
+
 def test_small_numbers_that_are_no_percentages_keep_four_decimals():
     radius = dataclasses.replace(CLAIM, metric="test radius")
     effects = {regime: dataclasses.replace(e, metric="test radius") for regime, e in EFFECTS.items()}

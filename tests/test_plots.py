@@ -12,8 +12,18 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from adamw_book.evidence import Effect, grid, pooled
-from adamw_book.plots import ARM_STYLE, dose_response, heat_map_pair, label_of, paired_strip, style, trajectories
+from adamw_book.evidence import OUTCOMES, Effect, grid, pooled
+from adamw_book.plots import (
+    ARM_STYLE,
+    OUTCOME_STYLE,
+    claim_forest,
+    dose_response,
+    heat_map_pair,
+    label_of,
+    paired_strip,
+    style,
+    trajectories,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -442,6 +452,55 @@ def test_paired_strip_in_the_metrics_own_unit():
 def test_paired_strip_refuses(effects, smallest, says):
     with pytest.raises(ValueError, match=says):
         paired_strip(effects, smallest)
+
+
+# ---- claims side by side
+
+CLAIMS = pd.DataFrame(
+    [
+        ("first", 0.02, 0.01, 0.04, 0.005, "supported"),
+        ("second", -3.0, -4.0, -2.0, 0.5, "opposite"),
+        ("third", 0.001, -0.02, 0.03, 0.01, "undecided"),
+    ],
+    columns=["name", "mean", "low", "high", "smallest_effect", "outcome"],
+)
+
+
+def test_claims_share_an_axis_in_units_of_what_would_matter_to_each():
+    ax = claim_forest(CLAIMS)
+    lines = [line for line in ax.get_lines() if line.get_xdata()[0] != 0]
+    bars = [tuple(line.get_xdata()) for line in lines if len(line.get_xdata()) == 2]
+    assert bars == [pytest.approx(bar) for bar in ((2, 8), (-8, -4), (-2, 3))]
+    marks = {line.get_marker(): line.get_xdata()[0] for line in lines if len(line.get_xdata()) == 1}
+    assert marks == pytest.approx({">": 4, "<": -6, "o": 0.1})
+    assert [line.get_ydata()[0] for line in lines if len(line.get_xdata()) == 1] == [0, 1, 2]
+    band = ax.patches[0]
+    assert (band.get_x(), band.get_width()) == (-1, 2) and "too small to matter" in ax.get_xlabel()
+    low, high = ax.get_xlim()
+    assert low < -8 and high > 8 and ax.get_ylim()[0] > ax.get_ylim()[1]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second", "third"]
+    told = [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    assert told == ["supported (1)", "opposite (1)", "undecided (1)"]
+
+
+def test_every_outcome_has_a_mark_of_its_own():
+    assert set(OUTCOME_STYLE) == set(OUTCOMES)
+    for key in ("marker", "color"):
+        assert len({look[key] for look in OUTCOME_STYLE.values()}) == len(OUTCOMES)
+
+
+@pytest.mark.parametrize(
+    "table, says",
+    [
+        (CLAIMS.drop(columns="low"), r"lacks the columns \['low'\]"),
+        (CLAIMS[:0], "table is empty"),
+        (CLAIMS.assign(smallest_effect=0.0), "smallest_effect holds 0.0"),
+        (CLAIMS.assign(outcome="refuted"), r"outcome holds \['refuted'\]"),
+    ],
+)
+def test_claim_forest_refuses(table, says):
+    with pytest.raises(ValueError, match=says):
+        claim_forest(table)
 
 
 def test_functions_draw_on_given_axes_and_leave_the_callers_settings_alone():

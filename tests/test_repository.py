@@ -98,6 +98,18 @@ def test_every_page_of_the_contents_exists_and_every_chapter_is_in_them():
     assert written - set(listed) == set()
 
 
+def test_old_addresses_lead_to_pages_and_are_none():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    moved, listed = config["sphinx"]["config"]["moved_pages"], set(pages(ROOT))
+    assert moved["chapters/foundations/triton_kernel"] == "chapters/engineering/triton_kernel"
+    assert set(moved.values()) <= listed and not moved.keys() & listed
+
+
+def test_labels_are_the_only_ones_of_their_name():
+    found = [label for path in NOTEBOOKS for label in re.findall(r":label: *([\w-]+)", path.read_text("utf-8"))]
+    assert found and sorted({label for label in found if found.count(label) > 1}) == []
+
+
 def test_links_of_the_readme_lead_to_files():
     links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert links

@@ -7,6 +7,7 @@ the arms stay apart under that filter, in grey-scale and to colour-blind readers
 """
 
 from .curves import dose_response, trajectories
+from .forest import OUTCOME_STYLE, claim_forest
 from .heat_map import heat_map_pair
 from .paired import paired_strip
 from .theme import ARM_STYLE, LABELS, WIDTH, label_of, style
@@ -14,7 +15,9 @@ from .theme import ARM_STYLE, LABELS, WIDTH, label_of, style
 __all__ = [
     "ARM_STYLE",
     "LABELS",
+    "OUTCOME_STYLE",
     "WIDTH",
+    "claim_forest",
     "dose_response",
     "heat_map_pair",
     "label_of",
