@@ -44,7 +44,7 @@ PROTOCOL = Protocol(
         ),
     ],
     probed=[PRIMARY, "even · MLP, LayerNorm", f"{UNEVEN} · MLP · toward the global model"],
-    probed_metrics="^(?:train loss|validation accuracy|weight norm|client drift|client disagreement)$",
+    probed_metrics="^(?:weight norm|client drift|client disagreement)$",
     settings={"train": TRAIN, "batch": BATCH, "clients": CLIENTS, "wrong": WRONG, "server_lr": SERVER_LR,
               "server": SERVER, "doses": DOSES},
     kept="test accuracy|client|left out",
