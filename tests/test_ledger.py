@@ -18,6 +18,8 @@ from adamw_book.evidence import Claim, Effect, choose, paired
 from adamw_book.ledger import Study, unfinished
 from adamw_book.ledger.checks import _drifted, _unlike
 from adamw_book.models import MLP
+from adamw_book.scenarios import decoupled_weight_decay as foundations
+from adamw_book.scenarios.learning_rate_schedules import settings as schedules
 from adamw_book.scenarios.overfitting import study as overfitting
 
 
@@ -42,21 +44,31 @@ def test_a_record_knows_the_task_of_each_of_its_conditions(chapter):
         assert {"parameters", "decayed parameters", "train loss", "validation loss"} <= known, name
 
 
+MAPS = {  # of the chapters that try every decay in the place of a search: a table, its conditions, and their runs
+    "decoupled_weight_decay": ("map", list(foundations.CONDITIONS), foundations.map_runs),
+    "learning_rate_schedules": (
+        "tuned",
+        list(schedules.DOSES),
+        lambda model, seeds: pd.concat([schedules.runs(model, name, seeds) for name in schedules.SETTINGS]),
+    ),
+}
+
+
 @pytest.mark.parametrize("chapter", scenarios.STUDIES)
 def test_a_record_was_tuned_on_the_runs_that_its_protocol_would_make(chapter):
     """No probe trains them: a search that draws other configurations under the same settings is told here."""
     module = import_module(scenarios.STUDIES[chapter])
-    record = ledger.read(module.STUDY.claims[0].id)
-    searched = "tuning" in record.tables
-    table = record.tables["tuning" if searched else "map"]
-    conditions = module.PROTOCOL.conditions if searched else module.CONDITIONS
+    record, protocol = ledger.read(module.STUDY.claims[0].id), module.PROTOCOL
+    of_search = "tuning", list(protocol.conditions), lambda name, seeds: protocol.conditions[name].runs(seeds)
+    table, conditions, runs = MAPS.get(chapter, of_search)
+    table = record.tables[table]
     assert set(table["condition"]) == set(conditions)
-    for name, condition in conditions.items():
-        seeds = module.PROTOCOL.tuning_seeds
-        runs = condition.runs(seeds) if searched else module.map_runs(name, seeds)
-        columns = ["arm", *condition.tuned, "seed"]
+    for name in conditions:
+        expected = runs(name, protocol.tuning_seeds or range(10))
+        tuned = protocol.conditions[name].tuned if chapter not in MAPS else ("lr", "weight_decay", "l2")
+        columns = [column for column in ("arm", "setting", *tuned, "seed") if column in expected]
         found = table[table["condition"] == name][columns].drop_duplicates().sort_values(columns, ignore_index=True)
-        expected = runs[columns].sort_values(columns, ignore_index=True)
+        expected = expected[columns].sort_values(columns, ignore_index=True)
         pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-5)
 
 

@@ -82,6 +82,21 @@ def test_replayed_steps_and_shared_batches_train_as_eager_steps_on_batches_of_ea
     assert replayed.runs[list(RUNS)].equals(RUNS)
 
 
+def test_a_perturbation_that_asks_for_gradients_is_replayed(monkeypatch):
+    def uphill(logits, x, y):
+        with torch.enable_grad():
+            moved = x.clone().requires_grad_()
+            loss = torch.nn.functional.cross_entropy(logits(moved).transpose(1, 2), y, reduction="sum")
+            return x + 0.1 * torch.autograd.grad(loss, moved)[0].sign()
+
+    replayed = trained(MLP, task={"perturb": uphill})
+    monkeypatch.setattr(replicas, "record", lambda function, *inputs: (function(*inputs), None))
+    eager, unmoved = trained(MLP, task={"perturb": uphill}), trained(MLP)
+    for name, parameter in eager.parameters.items():
+        torch.testing.assert_close(replayed.parameters[name], parameter, atol=2e-5, rtol=1e-4)
+    assert (unmoved.parameters["layers.0.weight"] - eager.parameters["layers.0.weight"]).abs().max() > 1e-3
+
+
 def test_steps_are_replayed_and_a_function_that_changes_is_not(monkeypatch):
     calls = []
 

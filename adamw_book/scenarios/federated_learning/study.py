@@ -45,8 +45,8 @@ PROTOCOL = Protocol(
     ],
     probed=[PRIMARY, "even · MLP, LayerNorm", f"{UNEVEN} · MLP · toward the global model"],
     probed_metrics="^(?:weight norm|client drift|client disagreement)$",
-    settings={"train": TRAIN, "batch": BATCH, "clients": CLIENTS, "wrong": WRONG, "server_lr": SERVER_LR,
-              "server": SERVER, "doses": DOSES},
+    settings={"train": TRAIN, "batch": BATCH, "clients": CLIENTS, "wrong": WRONG, "server_lr": list(SERVER_LR),
+              "server": SERVER | {"betas": list(SERVER["betas"])}, "doses": DOSES},
     kept="test accuracy|client|left out",
 )  # fmt: skip
 STUDY = PROTOCOL.study
