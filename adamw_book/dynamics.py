@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adamw_book.optim import AdamW
-from adamw_book.schedules import decay_factors, learning_rate_factors
+from adamw_book.schedules import decay_factors, learning_rate_factors, steps_and_shares
 
 
 def drive(
@@ -76,16 +76,8 @@ def scale_invariant_noise(rng: torch.Generator) -> Callable[[int, Tensor], Tenso
     return gradient
 
 
-def remaining(
-    lr: float,
-    weight_decay: float,
-    steps: int,
-    schedule: str = "constant",
-    warmup: float = 0.0,
-    decay_schedule: str = "torch",
-) -> np.ndarray:
-    """F1: the share ∏(1 − η_t λ_t) of a null coordinate that AdamW has left after 0 … steps updates, shape (steps +
-    1,); λ_t is λ unless ``decay_schedule`` says otherwise."""
-    factors = learning_rate_factors(schedule, steps, warmup)
-    taken = lr * factors * weight_decay * decay_factors(decay_schedule, factors)
-    return np.concatenate([[1.0], np.cumprod(1 - taken)])
+def remaining(lr: float, weight_decay: float, steps: int, *schedules, **named) -> np.ndarray:
+    """F1: the share ∏(1 − q_t) of a null coordinate that AdamW has left after 0 … steps updates, shape (steps + 1,);
+    schedule, warm-up and decay schedule as in :func:`adamw_book.schedules.steps_and_shares`."""
+    _, shares = steps_and_shares(lr, weight_decay, steps, *schedules, **named)
+    return np.concatenate([[1.0], np.cumprod(1 - shares)])

@@ -56,7 +56,7 @@ class _Recorder(TorchDispatchMode):
         node = self.graph.call_function(function, *tree_map(self.node, (tuple(args), kwargs)))
         if isinstance(result, Tensor):
             self.name(result, node)
-            node.meta["is"] = _placed(result), result.dtype
+            node.meta["is"] = _placed(result)
         else:
             for i, tensor in enumerate(result if isinstance(result, (tuple, list)) else ()):
                 if isinstance(tensor, Tensor):
@@ -65,7 +65,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def _placed(tensor: Tensor) -> tuple:
-    return tensor.shape, tensor.stride(), tensor.storage_offset()
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
 
 
 def _in_place(graph: fx.Graph) -> None:

@@ -78,3 +78,17 @@ def decay_factors(decay_schedule: str, factors: np.ndarray) -> np.ndarray:
         known = ", ".join(map(repr, DECAY_SCHEDULES))
         raise ValueError(f"decay_schedule: {decay_schedule!r} is unknown; choose from {known}")
     return DECAY_SCHEDULES[decay_schedule](np.asarray(factors, float))
+
+
+def steps_and_shares(
+    lr: float,
+    weight_decay: float,
+    steps: int,
+    schedule: str = "constant",
+    warmup: float = 0.0,
+    decay_schedule: str = "torch",
+) -> tuple[np.ndarray, np.ndarray]:
+    """η_t and the share q_t = η_t λ_t that AdamW's decay takes from a weight, at each step, both (steps,). Raises as
+    :func:`learning_rate_factors` and :func:`decay_factors` do."""
+    factors = learning_rate_factors(schedule, steps, warmup)
+    return lr * factors, lr * factors * weight_decay * decay_factors(decay_schedule, factors)

@@ -48,6 +48,14 @@ def test_a_replay_gives_what_the_function_gives_on_other_numbers():
         assert not replayed[0].requires_grad and not torch.allclose(replayed[0], results[0])
 
 
+def test_a_view_of_another_dtype_is_no_view_that_changes_nothing():
+    def bits(x):
+        return [(x * 2).view(torch.int32) + 1]
+
+    _, again = record(bits, torch.ones(3))
+    assert torch.equal(again(torch.tensor([3.0, 4.0, 5.0]))[0], bits(torch.tensor([3.0, 4.0, 5.0]))[0])
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -73,9 +81,10 @@ def trained(model, runs=RUNS, **options):
 @pytest.mark.parametrize("model", [MLP, RNN, lambda: CNN(norm=True)], ids=["MLP", "RNN", "CNN"])
 def test_replayed_steps_and_shared_batches_train_as_eager_steps_on_batches_of_each_run(model, batch_size, monkeypatch):
     replayed = trained(model, batch_size=batch_size)
-    monkeypatch.setattr(replicas, "record", lambda function, *inputs: (function(*inputs), None))
-    monkeypatch.setattr(replicas.np, "array_equal", lambda *_: False)  # no two runs share a seed's batches
-    eager = trained(model, batch_size=batch_size)
+    with monkeypatch.context() as patch:
+        patch.setattr(replicas, "record", lambda function, *inputs: (function(*inputs), None))
+        patch.setattr(replicas.np, "array_equal", lambda *_: False)  # no two runs share a seed's batches
+        eager = trained(model, batch_size=batch_size)
     for name, parameter in eager.parameters.items():
         torch.testing.assert_close(replayed.parameters[name], parameter, atol=2e-5, rtol=1e-4)
     pd.testing.assert_frame_equal(replayed.table, eager.table, atol=1e-3)
