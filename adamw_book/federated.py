@@ -147,9 +147,9 @@ class Clients(Replicas):
         self.shared = {n: p.detach()[:: self.m].clone() for n, p in self.parameters.items()}
         to_global = torch.tensor((expanded["pull"] == "global").to_numpy(), device=device)
         self.to_global = to_global
-        self.centre = (
-            {n: torch.zeros_like(p.detach()) for n, p in self.parameters.items()} if bool(to_global.any()) else {}
-        )
+        # what their decay leads to, and 0 for the other clients
+        self.centre = {n: torch.zeros_like(p.detach()) for n, p in self.parameters.items() if bool(to_global.any())}
+        self.anchors += [(self.parameters[name], centre) for name, centre in self.centre.items()]
         self.server = self._server(decays)
         self.round, self.left_out = 0, torch.zeros(len(runs), dtype=torch.long, device=device)
 
@@ -188,15 +188,6 @@ class Clients(Replicas):
         super().advance(step)
         if step % self.federation.local_steps == 0:
             self._end()
-
-    def move(self) -> None:
-        """Decay leads to zero: toward the global model it is taken in what lies beyond that."""
-        with torch.no_grad():
-            for name, centre in self.centre.items():
-                self.parameters[name].sub_(centre)
-            super().move()
-            for name, centre in self.centre.items():
-                self.parameters[name].add_(centre)
 
     def judged(self) -> dict[str, Tensor]:
         return self.shared if self.between is None else self._average(self.weights)

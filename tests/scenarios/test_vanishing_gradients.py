@@ -12,7 +12,6 @@ from adamw_book.card import claim_card
 from adamw_book.data import digits, digits_splits
 from adamw_book.dynamics import remaining
 from adamw_book.ensemble import Result, Snapshot, initial_parameters, train
-from adamw_book.evidence import decide, verdict
 from adamw_book.scenarios.vanishing_gradients import noise, null_space, study, tasks
 
 PLAIN, WRONG = (f"silent pixels · MLP, 1 hidden layer · {labels}" for labels in tasks.LABEL_NOISE)
@@ -214,18 +213,6 @@ def test_each_claim_has_a_primary_comparison_on_fresh_seeds():
         study.SHRINKAGE.id: study.PRIMARY, noise.DRIFT.id: noise.regime(1), study.PROTECTION.id: study.PRIMARY,
     }  # fmt: skip
     assert [claim.id for claim in protocol.claims if claim.arithmetic] == [noise.DRIFT.id]
-
-
-def test_the_record_says_what_its_tables_say():
-    records = {claim.id: ledger.read(claim.id) for claim in study.PROTOCOL.claims}
-    effects = study.PROTOCOL.effects(next(iter(records.values())).tables)
-    for claim in study.PROTOCOL.claims:
-        record = records[claim.id]
-        assert record.claim == claim and record.verdict == verdict(claim, effects[claim.id])
-        assert set(record.effects) == set(effects[claim.id])
-        for name, effect in effects[claim.id].items():
-            assert record.effects[name].mean == pytest.approx(effect.mean, abs=1e-6)
-            assert decide(record.effects[name], claim) == decide(effect, claim)
 
 
 def test_the_recorded_change_is_that_of_the_recorded_accuracies():
