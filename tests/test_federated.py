@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from adamw_book.clients import SERVER, client_order, why_refused
 from adamw_book.data import digits_splits
 from adamw_book.ensemble import Task, initial_parameters, train
-from adamw_book.federated import SERVER, Federation, client_order, why_refused
+from adamw_book.federated import Federation
 from adamw_book.models import matrices
 
 LOCAL, ROUNDS, BATCH = 3, 4, 8

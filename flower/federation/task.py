@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from adamw_book.federated import client_order
+from adamw_book.clients import client_order
 from adamw_book.replicas import made
 from adamw_book.scenarios.federated_learning.tasks import MODELS, federation
 from adamw_book.scenarios.federated_learning.tasks import condition as of

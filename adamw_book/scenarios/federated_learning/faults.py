@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from adamw_book.federated import Update
+from adamw_book.clients import Update
 
 
 def _dies(own: Update) -> Update:

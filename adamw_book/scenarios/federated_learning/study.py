@@ -1,8 +1,8 @@
 """What is claimed, and the protocol that decides it."""
 
 from adamw_book.arms import ADAM, ADAMW
+from adamw_book.clients import SERVER
 from adamw_book.evidence import Claim
-from adamw_book.federated import SERVER
 from adamw_book.protocol import Contrast, Measurement, Protocol
 
 from .doses import AGREEMENT, DOSES, agreement_effects, doses
