@@ -16,7 +16,6 @@ from adamw_book.replicas import Replicas, permuted
 Update = Mapping[str, Tensor]
 PULLS = ("origin", "global", "server")
 SERVER = {"betas": (0.9, 0.99), "eps": 1e-3}  # of the server's AdamW: Reddi et al. (2021), without their tuning of ε
-REPORT = ["round", "seed", "client", "reason"]
 
 
 def why_refused(update: object, like: Mapping[str, Sequence[int]]) -> str | None:
