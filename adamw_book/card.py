@@ -27,7 +27,6 @@ _STYLE = """
   line-height: 1.45}
 :where(.claim-card) p {margin: .3em 0}
 :where(.claim-card .claim-key) {font-weight: 600}
-:where(.claim-card .claim-head .verdict) {float: right; margin-left: .8em}
 :where(.claim-card table, .verdict-table) {border-collapse: collapse; width: 100%; margin: .6em 0 0; font-size: .95em;
   color: inherit; background: transparent}
 :where(.claim-card caption, .verdict-table caption) {caption-side: top; text-align: left; padding: .2em 0;
@@ -62,7 +61,8 @@ def _class(verdict: str) -> str:
 
 
 def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> Shown:
-    """The card of a claim: its verdict, computed from `effects` ({regime: Effect}), and its primary regime's effect.
+    """The card of a claim, folded to one line: its verdict, computed from `effects` ({regime: Effect}), the statement,
+    and its primary regime's effect.
 
     Folded away are what was tested, both parts of the interval, and the map of all other regimes, which bear no badge;
     `note` is a closing line, for instance what a reader of the map should know. All texts are escaped.
@@ -103,15 +103,12 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     head = '<tr><th scope="col">Regime</th><th scope="col">Effect</th></tr>'
     table = f"<table><caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>"
     foot = f'<p class="claim-note">{escape(closing)}</p>' if closing else ""
-    label = escape(f"Claim {claim.id}: {overall}", quote=True)
-    answer = f"{escape(primary.contrast)}, {escape(claim.primary)}: {_parts_html(mean, interval)}"
-    answer += f"</p><p>{escape(rider)}" if rider else ""
+    opening = f"{primary.contrast}, {claim.primary}. {rider}".rstrip()
     html = (
-        f'<style>{_STYLE}</style><div class="claim-card claim-card-{_class(overall)}" role="region" '
-        f'aria-label="{label}"><p class="claim-head">{badge(overall)}'
-        f'<span class="claim-key">Claim{escape(tag)}:</span> {escape(claim.statement)}</p><p>{answer}</p>'
-        f"<details><summary>What was tested, and the map</summary>{body}"
-        f'{f"""<div class="claim-map" tabindex="0">{table}</div>""" if rows else ""}{foot}</details></div>'
+        f'<style>{_STYLE}</style><details class="claim-card claim-card-{_class(overall)}">'
+        f'<summary><span class="claim-key">Claim{escape(tag)}:</span> {escape(claim.statement)} {badge(overall)} '
+        f"{_parts_html(mean, interval)}</summary><p>{escape(opening)}</p>{body}"
+        f'{f"""<div class="claim-map" tabindex="0">{table}</div>""" if rows else ""}{foot}</details>'
     )
     lines = [f"**Claim{tag}:** {claim.statement} **{SYMBOLS[overall]} {overall}**", ""]
     lines += [f"{primary.contrast}, {claim.primary}: {mean} {interval}. {rider}".rstrip(), ""]

@@ -1,6 +1,16 @@
-"""What a notebook shows: HTML where that can be shown, Markdown elsewhere."""
+"""What a notebook shows: HTML where that can be shown, Markdown elsewhere; and the package's own source."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+
+
+def listing(*objects: Callable):
+    """The source of functions or classes, one after the other, as a cell shows it: the page carries the very code that
+    it calls. Raises ``TypeError`` for what has no source in Python."""
+    from IPython.display import Code  # there is one wherever a notebook runs; the package alone needs none
+
+    return Code("\n\n".join(inspect.getsource(one).rstrip() for one in objects), language="python")
 
 
 @dataclass(frozen=True)
