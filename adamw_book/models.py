@@ -21,9 +21,8 @@ def _he(layers: list[nn.Module]) -> None:
     """Start every layer from He et al. (2015)'s normal weights and zero biases; the last, a read-out, from variance
     1 / fan-in.
 
-    torch's default shrinks the signal at every ReLU layer, so that a deep network without normalisation hardly
-    trains at all, with
-    any optimizer: a comparison of regularisers would be one of starting points.
+    torch's default shrinks the signal at every ReLU layer, so that a deep network without normalisation hardly trains
+    at all, with any optimizer: a comparison of regularisers would be one of starting points.
     """
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if layer is layers[-1] else "relu")
