@@ -5,6 +5,7 @@ cost to keep a decay that was tuned at another learning rate?
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from adamw_book.evidence import (
     paired,
     picks,
     resampled_counts,
+    retrain,
     scores_of,
     smoothed,
 )
@@ -207,6 +209,33 @@ def box(betas2: Sequence[float], decays: Sequence[float], steps: Sequence[int], 
         for step in table:
             columns[f"β₂ = {beta2}", f"{step} steps"] = table[step] * table.index
     return pd.DataFrame(columns).rename_axis("λ")
+
+
+def exempting(tables: Mapping[str, pd.DataFrame], model: str = "MLP, LayerNorm") -> dict[str, Effect]:
+    """What it is worth to exempt gains and biases: test accuracy of AdamW whose decay spares them minus that of AdamW
+    whose decay takes every parameter, as torch's does unless told otherwise.
+
+    Both train at the learning rate that was best in a network's map. The side that spares them is in the record's
+    ``tables`` (:func:`maps`); the other is trained now, on the same seeds. "each λ tuned" is the comparison that was
+    named first: each side tunes λ over the map's range, and half a percentage point would matter. "λ kept": both take
+    the λ that is best where gains and biases are exempt.
+    """
+    spared = pd.concat([tables["map"], tables["transfer"]])
+    spared = spared[(spared["condition"] == model) & (spared["arm"] == ADAMW.name)]
+    best = best_decay(spared)
+    lr, kept = best.loc[best["score"].idxmax(), ["lr", "weight_decay"]]
+    spared = spared[spared["lr"] == lr]
+    runs = grid({ADAMW.name: {"lr": [lr], "weight_decay": DECAYS[model][ADAMW.name]}}, TUNING_SEEDS)
+    tuning = CONDITIONS[model].train(runs, ("validation",), decays=lambda name: True)
+    chosen = choose(tuning, "validation accuracy")[["arm", "lr", "weight_decay", "l2"]]
+    chosen = pd.concat([chosen, chosen[:1].assign(weight_decay=kept)]).drop_duplicates()
+    runs = retrain(chosen, EVALUATION_SEEDS, used=TUNING_SEEDS)
+    taken = CONDITIONS[model].train(runs, ("test",), decays=lambda name: True)
+    names, rule, metric = ("exempt", "all decay"), "validation accuracy", "test accuracy"
+    sides = [Side.of(a, b, rule, metric) for a, b in ((spared[spared["metric"] == rule], spared), (tuning, taken))]
+    sides = [replace(side, arm=name) for side, name in zip(sides, names, strict=True)]
+    at = [side[side["weight_decay"] == kept].assign(arm=n) for side, n in zip((spared, taken), names, strict=True)]
+    return {"each λ tuned": smoothed(*sides, metric), "λ kept": paired(pd.concat(at), *names, metric)}
 
 
 def null_coordinate_response(seeds: Sequence[int], settings: Mapping = NULL) -> pd.DataFrame:
