@@ -387,10 +387,13 @@ def effect(mean, control="Adam + L2", metric="test accuracy"):
 def test_paired_strip_shows_seeds_mean_interval_and_the_band_that_does_not_matter():
     effects = {"deep": effect(0.02), "shallow": effect(0.0)}
     ax = paired_strip(effects, 0.005)
-    dots = [line for line in ax.get_lines() if line.get_marker() == "o"]
-    assert [sorted(line.get_xdata()) for line in dots] == [
+    ax.figure.canvas.draw()  # where the dots find their places
+    dots = [swarm.get_offsets() for swarm in ax.collections]
+    assert [sorted(places[:, 0]) for places in dots] == [
         pytest.approx(sorted(100 * found.differences)) for found in effects.values()
     ]
+    assert all(np.abs(places[:, 1] - (row - 0.1)).max() <= 0.32 for row, places in enumerate(dots))
+    assert all(len(np.unique(places.round(6), axis=0)) == len(places) for places in dots)  # none covers another
     means = [line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "|"]
     assert means == pytest.approx([2.0, 0.0])
     bars = [line.get_xdata() for line in ax.get_lines() if line.get_linewidth() == 2.2]

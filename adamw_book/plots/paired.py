@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 
 from ..evidence import Effect, decimals_of, pooled, scale_of, show
@@ -45,10 +46,10 @@ def paired_strip(
     look = ARM_STYLE.get(treatment, ARM_STYLE["AdamW"])
     for row, effect in enumerate(effects.values()):
         values = factor * effect.differences.to_numpy()
-        spread = 0.17 * np.sin(2.4 * np.arange(len(values)))  # keeps equal values apart, the same in every run
-        ax.plot(
-            values, row - 0.1 + spread, "o", color=look["color"], alpha=0.75, markersize=4, markeredgewidth=0, zorder=2
-        )
+        sns.swarmplot(  # a dot beside those that it would cover: where seeds crowd, the row is high
+            x=values, y=np.full(len(values), row - 0.1), orient="h", native_scale=True, width=0.62, size=4, ax=ax,
+            color=look["color"], alpha=0.75, warn_thresh=1, zorder=2,
+        )  # fmt: skip
         parts = {2.2: effect.by_seeds or (effect.low, effect.high)}
         if effect.by_seeds:
             parts[0.9] = effect.low, effect.high
