@@ -41,13 +41,14 @@ def paired_strip(
     scale = scale or scale_of(metric)
     factor = 100 if scale == "pp" else 1
     ax = given_or_new(ax, (WIDTH, 1.5 + 0.62 * (len(effects) + together)))
-    ax.axvspan(-factor * smallest_effect, factor * smallest_effect, color="#E3E3E3", linewidth=0, zorder=0)
+    band = {"facecolor": "#E3E3E3", "edgecolor": "#A8A8A8", "linewidth": 0.8}  # its edges show where it is a hairline
+    ax.axvspan(-factor * smallest_effect, factor * smallest_effect, zorder=0, **band)
     ax.axvline(0, color="black", linewidth=1)
     look = ARM_STYLE.get(treatment, ARM_STYLE["AdamW"])
     for row, effect in enumerate(effects.values()):
         values = factor * effect.differences.to_numpy()
         sns.swarmplot(  # a dot beside those that it would cover: where seeds crowd, the row is high
-            x=values, y=np.full(len(values), row - 0.1), orient="h", native_scale=True, width=0.62, size=4, ax=ax,
+            x=values, y=np.full(len(values), row - 0.15), orient="h", native_scale=True, size=4, ax=ax,
             color=look["color"], alpha=0.75, warn_thresh=1, zorder=2,
         )  # fmt: skip
         parts = {2.2: effect.by_seeds or (effect.low, effect.high)}
@@ -74,7 +75,7 @@ def paired_strip(
         ax.annotate(f"{mean}\n{interval}", (1, row), fontsize=10.5, **place)
         rows.append("all together")
     ax.set_yticks(range(len(rows)), rows)
-    ax.set_ylim(len(rows) - 0.45, -0.5)
+    ax.set_ylim(len(rows) - 0.45, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
