@@ -438,6 +438,15 @@ def test_the_strip_of_tuned_arms_shows_both_parts_what_has_no_decay_and_all_toge
     assert [label.get_text() for label in ax.get_yticklabels()][-1] == "all together"
 
 
+def test_paired_strip_keeps_its_band_visible_beside_far_larger_differences():
+    ax = paired_strip({"deep": effect(0.5), "shallow": effect(-0.002)}, 0.005)
+    assert ax.get_xscale() == "symlog" and "logarithmic beyond ±1" in ax.get_xlabel()
+    pixels = ax.transData.transform([(-0.5, 0), (0.5, 0)])[:, 0]
+    assert np.diff(pixels) > 0.05 * ax.bbox.width
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["−10", "−1", "0", "1", "10"]
+    assert paired_strip({"deep": effect(0.02)}, 0.005).get_xscale() == "linear"
+
+
 def test_paired_strip_in_the_metrics_own_unit():
     ax = paired_strip({"deep": effect(0.02, metric="weight norm")}, 0.005)
     assert "difference in weight norm (Euclidean)" in ax.get_xlabel()

@@ -25,7 +25,8 @@ def paired_strip(
     the shaded band the differences too small to matter (± `smallest_effect`, in the metric's unit). Of tuned arms the
     bar is thick as far as other evaluation seeds reach and thin to where other tuning seeds may move the mean, whose
     mark is an open circle where tuning gave one of the arms no decay. together: a diamond below, the mean of all
-    regimes (`evidence.pooled`).
+    regimes (`evidence.pooled`). Where differences reach so far that the band could not be seen, the axis is logarithmic
+    beyond twice `smallest_effect`, and says so.
 
     scale: "pp" (percentage points), "raw", or None for what suits the metric. All effects compare the same two arms in
     the same metric; otherwise ValueError.
@@ -82,8 +83,16 @@ def paired_strip(
     size = factor * smallest_effect
     below = f"below {size:g}" + (f" point{'s' * (size != 1)}" if scale == "pp" else "")
     unit = "percentage points" if scale == "pp" else label_of(metric).removeprefix(metric).strip(" ()")
+    far = ""
+    if max(np.abs(ax.get_xlim())) > 40 * size:
+        ax.set_xscale("symlog", linthresh=2 * size, linscale=0.6)
+        ticks = [tick * 2 * size for tick in (1, 10) if tick * 2 * size < max(np.abs(ax.get_xlim()))]
+        ticks = [*(-tick for tick in reversed(ticks)), 0, *ticks]
+        ax.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+        ax.minorticks_off()
+        far = f"; logarithmic beyond ±{2 * size:g}"
     ax.set_xlabel(
-        f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: {below}, too small to matter", labelpad=36
+        f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: {below}, too small to matter{far}", labelpad=36
     )
     for side, words in ((0, f"← {control} better"), (1, f"{treatment} better →")):
         # a line each: side by side they would meet in a narrow figure

@@ -118,7 +118,7 @@ def test_adamw_pulls_on_every_coordinate_alike_and_l2_on_the_weak_ones_most():
     sizes = torch.tensor([0.001, 0.01, 0.1, 1.0]).repeat_interleave(400)
     shuffled = torch.stack([sizes[torch.randperm(1600, generator=torch.Generator().manual_seed(i))] for i in range(3)])
     pulls = played(shuffled)
-    assert list(pulls.columns) == ["arm", "seed", "bin", "gradient", "pull"] and len(pulls) == 2 * 3 * 4
+    assert list(pulls.columns) == ["arm", "seed", "bin", "gradient", "pull", "summed"] and len(pulls) == 2 * 3 * 4
     np.testing.assert_allclose(pulls.groupby("bin")["gradient"].mean(), [0.001, 0.01, 0.1, 1.0], rtol=0.01)
     adamw, l2 = (
         pulls[pulls["arm"] == arm].pivot(index="seed", columns="bin", values="pull") for arm in ("AdamW", "Adam + L2")
@@ -128,6 +128,15 @@ def test_adamw_pulls_on_every_coordinate_alike_and_l2_on_the_weak_ones_most():
     expected = 1 - np.exp(-HYPER["lr"] * HYPER["l2"] * STEPS / np.array([0.001, 0.01, 0.1, 1.0]))
     np.testing.assert_allclose(l2.mean(), expected, rtol=0.2)
     assert (l2.diff(axis=1).iloc[:, 1:] < 0).all().all()
+    np.testing.assert_allclose(pulls["summed"], pulls["pull"], rtol=0.25)  # momentum, and Adam's own path, are left out
+
+
+def test_what_is_taken_is_the_sum_of_the_steps_each_with_its_own_denominator():
+    path, gradients = torch.tensor([[[2.0]], [[1.0]], [[9.0]]]), torch.tensor([[[3.0]], [[0.0]]])
+    # by hand, β₂ = 1/2, ℓ = 1: v̂ is (3 + 2)², then (½ · ½ · 25 + ½ · 1) / ¾
+    expected = 0.1 * (2 / 5 + 1 / np.sqrt(6.75 / 0.75))
+    found = pull.taken(path, gradients, lr=0.1, l2=1.0, beta2=0.5)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_adamws_pull_on_silent_coordinates_is_exact():
