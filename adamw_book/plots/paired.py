@@ -41,6 +41,8 @@ def paired_strip(
     factor = 100 if scale == "pp" else 1
     ax = given_or_new(ax, (WIDTH, 1.5 + 0.62 * (len(effects) + together)))
     ax.axvspan(-factor * smallest_effect, factor * smallest_effect, color="#E3E3E3", linewidth=0, zorder=0)
+    for edge in (-smallest_effect, smallest_effect):  # seen where the band is a hair's breadth of a wide axis
+        ax.axvline(factor * edge, color="#767676", linewidth=0.9, linestyle=(0, (2, 2)), zorder=0.5)
     ax.axvline(0, color="black", linewidth=1)
     look = ARM_STYLE.get(treatment, ARM_STYLE["AdamW"])
     for row, effect in enumerate(effects.values()):
