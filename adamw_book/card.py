@@ -135,8 +135,8 @@ def _close(claim: Claim, effect: Effect, points: bool) -> str:
     ]
     share = max(map(abs, moves.values())) / (effect.high - effect.low)
     return (
-        f"A close verdict: it would be “{outcome}” if the interval had {' and '.join(told)} ({share:.0%} of its width), "
-        "which other seeds, or the rounding of another processor, may bring about."
+        f"A close verdict: it would be “{outcome}” if the interval had {' and '.join(told)} ({share:.0%} of its "
+        "width), which other seeds, or the rounding of another processor, may bring about."
     )
 
 
