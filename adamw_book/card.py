@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 from .display import Shown
-from .evidence import Claim, Effect, decimals_of, divided, holm, pooled, scale_of, show, verdict
+from .evidence import Claim, Effect, close_call, decimals_of, divided, holm, pooled, scale_of, show, verdict
 from .ledger import Record
 
 SYMBOLS = {
@@ -45,6 +45,7 @@ _STYLE = """
 :where(.verdict-arithmetic) {background: #0b5cad}
 :where(.claim-card summary) {cursor: pointer}
 :where(.claim-card .claim-map) {max-height: 32em; overflow: auto}
+:where(.claim-close) {margin: -.5em 0 1em; padding-left: 1em; font-size: .95em}
 """
 
 
@@ -62,7 +63,7 @@ def _class(verdict: str) -> str:
 
 def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> Shown:
     """The card of a claim, folded to one line: its verdict, computed from `effects` ({regime: Effect}), the statement,
-    and its primary regime's effect.
+    and its primary regime's effect. Below it, unfolded, stands what a close verdict (`close_call`) hangs on.
 
     Folded away are what was tested, both parts of the interval, and the map of all other regimes, which bear no badge;
     `note` is a closing line, for instance what a reader of the map should know. All texts are escaped.
@@ -91,6 +92,7 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     own = {regime: f"{e.contrast}: " if len(contrasts) > 1 else "" for regime, e in effects.items()}
     alike = len(contrasts) == 1 and not claim.arithmetic  # a formula's regimes have no mean of interest
     closing = " ".join(filter(None, (_common(effects, points) if alike else "", note)))
+    close = _close(claim, primary, points)
 
     about = [(key, text) for key, text in about if text]
     body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
@@ -103,12 +105,13 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     head = '<tr><th scope="col">Regime</th><th scope="col">Effect</th></tr>'
     table = f"<table><caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>"
     foot = f'<p class="claim-note">{escape(closing)}</p>' if closing else ""
+    below = f'<p class="claim-close">{escape(close)}</p>' if close else ""
     html = (
         f'<style>{_STYLE}</style><details class="claim-card claim-card-{_class(overall)}">'
         f'<summary><span class="claim-key">Claim{escape(tag)}:</span> {escape(claim.statement)} {badge(overall)} '
         f"{escape(primary.contrast)}: {_parts_html(mean, interval)}</summary>"
         f"{f'<p>{escape(rider)}</p>' if rider else ''}{body}"
-        f'{f"""<div class="claim-map" tabindex="0">{table}</div>""" if rows else ""}{foot}</details>'
+        f'{f"""<div class="claim-map" tabindex="0">{table}</div>""" if rows else ""}{foot}</details>{below}'
     )
     lines = [f"**Claim{tag}:** {claim.statement} **{SYMBOLS[overall]} {overall}**", ""]
     lines += [f"{primary.contrast}, {claim.primary}: {mean} {interval}. {rider}".rstrip(), ""]
@@ -116,7 +119,25 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     if rows:
         lines += [caption, "", "| Regime | Effect | Remarks |", "|---|---|---|"]
         lines += [_row(own[regime] + regime, effect.text(), remarks) for regime, effect, remarks in rows]
-    return Shown(html, "\n".join(lines + (["", closing] if closing else [])))
+    return Shown(html, "\n".join(lines + [line for text in (closing, close) if text for line in ("", text)]))
+
+
+def _close(claim: Claim, effect: Effect, points: bool) -> str:
+    """What would turn a close verdict, in one sentence; nothing for any other."""
+    found = close_call(effect, claim)
+    if found is None:
+        return ""
+    outcome, moves = found
+    factor, digits, unit = (100, 2, "pp") if points else (1, decimals_of("raw", effect.low, effect.high), "")
+    told = [
+        f"its {part} {show(factor * abs(move), digits, unit, sign=False)} {'higher' if move > 0 else 'lower'}"
+        for part, move in moves.items()
+    ]
+    share = max(map(abs, moves.values())) / (effect.high - effect.low)
+    return (
+        f"A close verdict: it would be “{outcome}” if the interval had {' and '.join(told)} ({share:.0%} of its "
+        "width), which other seeds, or the rounding of another processor, may bring about."
+    )
 
 
 def _range(bounds: tuple[float, float], points: bool) -> str:

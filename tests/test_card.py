@@ -86,6 +86,18 @@ def test_the_card_is_one_line_and_the_rest_is_folded_away():
     assert "<b>" not in html
 
 
+def test_a_close_verdict_says_what_it_hangs_on_without_a_click():
+    close = {"depth 8": tuned(0.02, low=-0.001, high=0.041)}
+    card = claim_card(CLAIM, close)
+    (told,) = re.findall(r"</details><p[^>]*>([^<]*)</p>", card._repr_html_())
+    assert "it would be “supported” if the interval had its lower end 0.10 pp higher (2% of" in told
+    assert "its lower end 0.10 pp higher (2% of its width)" in card._repr_markdown_()
+    both = {"depth 8": tuned(0.0, low=-0.006, high=0.0055)}
+    told = "if the interval had its lower end 0.10 pp higher and its upper end 0.05 pp lower (9% of"
+    assert told in Tree(claim_card(CLAIM, both)._repr_html_()).words()
+    assert 'claim-close"' not in claim_card(CLAIM, EFFECTS)._repr_html_()
+
+
 def test_texts_are_escaped():
     html = claim_card(CLAIM, EFFECTS, note="<script>alert(1)</script>")._repr_html_()
     assert "<b>nothing</b>" not in html and "&lt;b&gt;nothing&lt;/b&gt;" in html

@@ -12,6 +12,8 @@ from adamw_book.evidence import (
     Claim,
     Effect,
     choose,
+    close_call,
+    decide,
     grid,
     paired,
     retrain,
@@ -396,3 +398,59 @@ def test_the_arms_are_named_once():
     from adamw_book.plots import ARM_STYLE
 
     assert tuple(ARM_STYLE) == tuple(ARMS)
+
+
+# ---- close calls
+
+
+def effect_at(mean, low, high, n=24, **changes):
+    return Effect("AdamW", "Adam", "test accuracy", pd.Series(dtype=float), mean, low, high, 0.95, n, **changes)
+
+
+@pytest.mark.parametrize(
+    "mean, low, high, call",
+    [
+        (0.020, 0.002, 0.038, ("undecided", {"lower end": -0.002})),
+        (0.006, 0.003, 0.009, ("undecided", {"mean": -0.001})),
+        (-0.020, -0.038, -0.002, ("undecided", {"upper end": 0.002})),
+        (0.001, -0.002, 0.0045, ("undecided", {"upper end": 0.0005})),
+        (0.020, -0.002, 0.042, ("supported", {"lower end": 0.002})),
+        (-0.004, -0.010, 0.001, ("opposite", {"upper end": -0.001, "mean": -0.001})),
+        (0.000, -0.007, 0.006, ("no effect that matters", {"lower end": 0.002, "upper end": -0.001})),
+        (0.020, 0.012, 0.030, None),
+        (0.000, -0.030, 0.030, None),
+        (0.000, 0.000, 0.000, None),
+    ],
+)
+def test_a_close_call_names_the_other_outcome_and_the_distance(mean, low, high, call):
+    found = close_call(effect_at(mean, low, high), claim())
+    assert (found and found[0]) == (call and call[0])
+    if call:
+        assert found[1] == pytest.approx(call[1])
+
+
+def test_a_close_call_is_where_the_verdict_turns():
+    rng, turned = np.random.default_rng(0), set()
+    for _ in range(400):
+        mean, width = rng.normal(0, 0.008), rng.exponential(0.01)
+        at = {"mean": mean, "lower end": mean - 0.5 * width, "upper end": mean + 0.5 * width}
+        undecayed = ("Adam + L2",) * int(rng.integers(2))
+
+        def outcome(moves, at=at, undecayed=undecayed):
+            now = {part: value + moves.get(part, 0) for part, value in at.items()}
+            return decide(effect_at(*now.values(), undecayed=undecayed), claim())
+
+        call = close_call(effect_at(*at.values(), undecayed=undecayed), claim())
+        reach = max(map(abs, call[1].values())) if call else 0.25 * width
+        if call:
+            assert outcome({part: 1.001 * move for part, move in call[1].items()}) == call[0] != outcome({})
+            turned.add((outcome({}), call[0]))
+        for signs in itertools.product((-0.99, 0, 0.99), repeat=3):
+            assert outcome({part: reach * s for part, s in zip(at, signs, strict=True)}) == outcome({})
+    assert len(turned) == 6
+
+
+def test_a_formula_and_few_seeds_have_no_close_call():
+    near = (0.020, 0.002, 0.038)
+    assert close_call(effect_at(*near), claim()) and not close_call(effect_at(*near, n=5), claim())
+    assert not close_call(effect_at(*near), claim(arithmetic=True))

@@ -13,7 +13,7 @@ further columns for conditions (depth, label noise, ...). A configuration is (lr
 tables, not models.
 """
 
-from .claims import MIN_SEEDS, OUTCOMES, Claim, decide, divided, judgements, verdict
+from .claims import MIN_SEEDS, OUTCOMES, Claim, close_call, decide, divided, judgements, verdict
 from .comparison import Effect, decimals_of, paired, scale_of, show
 from .designs import choose, edge_of, picks, resampled_counts, scores_of, search
 from .grids import grid, retrain
@@ -30,6 +30,7 @@ __all__ = [
     "Pooled",
     "Side",
     "choose",
+    "close_call",
     "decide",
     "decimals_of",
     "divided",

@@ -13,6 +13,7 @@ from .tables import some
 
 OUTCOMES = ("supported", "no effect that matters", "opposite", "undecided", "arithmetic")
 MIN_SEEDS = 6
+CLOSE = 0.25  # of the interval's width: a verdict decided by less is a close one
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,35 @@ def decide(effect: Effect, claim: Claim) -> str:
     if effect.high < 0 and effect.mean <= -least:
         return "opposite"
     return "no effect that matters" if -least < effect.low and effect.high < least else "undecided"
+
+
+def close_call(effect: Effect, claim: Claim) -> tuple[str, dict[str, float]] | None:
+    """What `decide` would say if the effect were a little different: the nearest other outcome, and which of its
+    "lower end", "upper end" and "mean" would have to move by how much (in the metric's unit; negative is down).
+
+    None where one of them would have to move by a quarter of the interval's width (`CLOSE`) or more, for a formula, and
+    for fewer than six seeds. A run with other seeds, or on a processor that rounds otherwise, may turn a close call.
+    """
+    now, least = decide(effect, claim), claim.smallest_effect
+    if now == "arithmetic" or effect.n < MIN_SEEDS:
+        return None
+    conditions = {  # each outcome's: a part of the effect, the direction that favours it, by how much it holds
+        "supported": [("lower end", 1, effect.low), ("mean", 1, effect.mean - least)],
+        "opposite": [("upper end", -1, -effect.high), ("mean", -1, -effect.mean - least)],
+        "no effect that matters": [("lower end", 1, effect.low + least), ("upper end", -1, least - effect.high)],
+    }
+    if now in conditions:
+        part, favours, by = min(conditions[now], key=lambda condition: condition[2])
+        nearest, moves = "undecided", {part: -favours * by}
+    else:
+        if effect.undecayed:  # compares no two decays, and cannot be supported
+            del conditions["supported"]
+        needed = {
+            outcome: {part: -favours * by for part, favours, by in own if by <= 0}
+            for outcome, own in conditions.items()
+        }
+        nearest, moves = min(needed.items(), key=lambda item: max(map(abs, item[1].values())))
+    return (nearest, moves) if max(map(abs, moves.values())) < CLOSE * (effect.high - effect.low) else None
 
 
 def judgements(claim: Claim, effects: Mapping[str, Effect]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def paired_strip(
     scale = scale or scale_of(metric)
     factor = 100 if scale == "pp" else 1
     ax = given_or_new(ax, (WIDTH, 1.5 + 0.62 * (len(effects) + together)))
-    band = {"facecolor": "#E3E3E3", "edgecolor": "#A8A8A8", "linewidth": 0.8}  # its edges show where it is a hairline
+    band = {"facecolor": "#E3E3E3", "edgecolor": "#767676", "linewidth": 0.8}  # its edges show where it is a hairline
     ax.axvspan(-factor * smallest_effect, factor * smallest_effect, zorder=0, **band)
     ax.axvline(0, color="black", linewidth=1)
     look = ARM_STYLE.get(treatment, ARM_STYLE["AdamW"])

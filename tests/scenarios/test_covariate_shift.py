@@ -53,17 +53,6 @@ def test_decay_switches_the_spurious_feature_on():
     assert (np.diff(r) > 0).all() and r[-1] == pytest.approx(9, rel=1e-4)
 
 
-@pytest.mark.parametrize("flipped", [False, True])
-def test_the_accuracy_of_a_reliance_is_that_of_a_large_sample(flipped):
-    w_core, w_spurious = theory.ridge_weights(0.8, 1.0, 1.5, 0.7)
-    y = torch.randint(0, 2, (400_000,), generator=RNG(1)) * 2.0 - 1
-    spurious = 1.5 * ((-y if flipped else y) + 0.7 * torch.randn(len(y), generator=RNG(2)))
-    right = ((float(w_core) * y + float(w_spurious) * spurious).sign() == y).float().mean()
-    r = theory.reliance(0.8, 1.0, 1.5, 0.7)
-    assert theory.accuracy_of(r, 0.7, flipped) == pytest.approx(right.item(), abs=0.003)
-    assert theory.accuracy_of(0.0, 0.5, flipped=True) == 1
-
-
 def test_two_features_have_the_populations_moments():
     x, y = theory.two_features(60, RNG(3), core=0.5, spurious=2.0, noise=0.3)
     np.testing.assert_allclose(x.T @ x / 60, [[0.25, 1.0], [1.0, 4 * 1.09]], atol=1e-12)
@@ -224,7 +213,6 @@ biased = partial(shifts.biased_splits, X, Y, seed=0, train=20, validation=10, te
         (lambda: theory.conditional(0.5, 1.2), "agreement: 1.2; a probability between 0 and 1"),
         (lambda: theory.ridge_weights([1.0, math.nan]), "decay: nan; finite numbers of 0 or more"),
         (lambda: theory.reliance(1.0, noise=0.0), "noise: 0.0; a finite number above 0"),
-        (lambda: theory.accuracy_of(-0.1), "r: -0.1; numbers of 0 or more"),
         (lambda: theory.two_features(7, RNG()), "n: 7; an even number of at least 6"),
         (lambda: theory.trained_reliance({"SGD": [0.1]}, [0]), r"doses: the arms \['SGD'\]; at least one of 'AdamW'"),
         (lambda: theory.runs_at({}, 0.1, [0]), r"doses: the arms \[\]; at least one of 'AdamW'"),

@@ -6,7 +6,6 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import norm
 from torch import Tensor, nn
 
 from adamw_book.arms import ARMS
@@ -62,17 +61,6 @@ def reliance(decay, core: float = 1.0, spurious: float = 1.0, noise: float = 1.0
     :func:`ridge_weights`: a_s² κ / (a_c² (a_s² τ² + κ)), which grows from 0 to a_s²/a_c² as κ goes from 0 to ∞."""
     w_core, w_spurious = ridge_weights(decay, core, spurious, noise)
     return w_spurious * spurious / (w_core * core)
-
-
-def accuracy_of(r, noise: float = 1.0, flipped: bool = False) -> np.ndarray:
-    """Share of right signs of w_c x_c + w_s x_s for normal n: Φ((1/r + 1)/τ) as in training, Φ((1/r − 1)/τ) where the
-    spurious feature is flipped, x_s = a_s(−y + τn). ``r`` is :func:`reliance`, 0 or more."""
-    _positive(noise=noise)
-    r = np.asarray(r, float)
-    if not (r >= 0).all():
-        raise ValueError(f"r: {r.min()}; numbers of 0 or more are needed")
-    with np.errstate(divide="ignore"):
-        return norm.cdf((1 / r + (-1 if flipped else 1)) / noise)
 
 
 def two_features(
