@@ -1,5 +1,5 @@
-"""The commands of `adamw-book` and `python -m adamw_book`. A command's module is imported when it is called for, so that
-those which diagnose need nothing but torch, numpy and pandas."""
+"""The commands of `adamw-book` and `python -m adamw_book`. A command's module is imported when it is called for, so
+that those which diagnose need nothing but torch, numpy and pandas."""
 
 from __future__ import annotations
 

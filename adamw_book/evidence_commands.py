@@ -1,6 +1,6 @@
-"""The evidence behind the book's verdicts: `evidence` runs the full protocols and writes their records; `check` compares
-the records with the code as it is now, and fails where they differ; `stability` makes the primary comparisons under
-other seeds, `again` under the record's own, and shows which verdicts stay."""
+"""The evidence behind the book's verdicts: `evidence` runs the full protocols and writes their records; `check`
+compares the records with the code as it is now, and fails where they differ; `stability` makes the primary comparisons
+under other seeds, `again` under the record's own, and shows which verdicts stay."""
 
 from __future__ import annotations
 

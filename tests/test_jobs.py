@@ -13,8 +13,7 @@ import pytest
 import torch
 from test_ensemble import RUNS, task
 
-from adamw_book import command_line, evidence_commands
-from adamw_book import jobs
+from adamw_book import command_line, evidence_commands, jobs
 from adamw_book.ensemble import Snapshot, train
 
 OPTIONS = {"steps": 12, "batch_size": 16, "chunk_size": 2, "keep_parameters": True, "device": "cpu"}

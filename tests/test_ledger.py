@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adamw_book import command_line, evidence_commands
-from adamw_book import ledger, scenarios
+from adamw_book import command_line, evidence_commands, ledger, scenarios
 from adamw_book.evidence import Claim, Effect, choose, paired
 from adamw_book.ledger import Study, unfinished
 from adamw_book.ledger.checks import _drifted, _unlike

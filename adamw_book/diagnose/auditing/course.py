@@ -1,4 +1,4 @@
-"""What a sequence of learning rates makes of a weight: the arithmetic that every audit rests on, whoever asks for it."""
+"""What a sequence of learning rates makes of a weight: the arithmetic that every audit rests on."""
 
 from __future__ import annotations
 
