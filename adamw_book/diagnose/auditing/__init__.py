@@ -1,5 +1,7 @@
 """What weight decay will do in a training run: before it runs, and while it does."""
 
+from .audit import Audit, audit
+from .finding import Finding
 from .numbers import audit_numbers
 
-__all__ = ["audit_numbers"]
+__all__ = ["Audit", "Finding", "audit", "audit_numbers"]
