@@ -3,5 +3,6 @@
 from .audit import Audit, audit
 from .finding import Finding
 from .numbers import audit_numbers
+from .recorder import DecayRecorder
 
-__all__ = ["Audit", "Finding", "audit", "audit_numbers"]
+__all__ = ["Audit", "DecayRecorder", "Finding", "audit", "audit_numbers"]
