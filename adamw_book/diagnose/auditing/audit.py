@@ -210,13 +210,14 @@ def _of_schedule(lrs: np.ndarray, schedule) -> list[Finding]:
     if schedule is None or lrs.shape[1] < 2 or lrs.max() == 0:
         return []
     rate = lrs[lrs.max(1).argmax()]
-    low = rate[rate.argmax() :].min()
+    low, end = rate[rate.argmax() :].min(), 100 * rate[-1] / rate.max()
     if rate[-1] < rate[-2] and rate[-1] > 0.5 * rate.max():
-        return [Finding("schedule_unfinished", "warning", f"The run ends at {100 * rate[-1] / rate.max():.3g}% of the peak "
-                        f"rate while it falls: the schedule is longer than the {len(rate)} steps.",
-                        f"total_steps = {len(rate)}  # of the schedule, in steps of the optimizer")]  # fmt: skip
+        text = f"The run ends at {end:.3g}% of the peak rate while it falls: its schedule is longer than the run."
+        return [Finding("schedule_unfinished", "warning", text, f"total_steps={len(rate)}  # steps of the optimizer")]
     if rate[-1] > low + 0.1 * rate.max():
-        return [Finding("rate_rises_again", "note", f"The rate falls to {100 * low / rate.max():.3g}% of its peak and is at "
-                        f"{100 * rate[-1] / rate.max():.3g}% at the end. Restarts do that, and a cosine that is stepped "
-                        "beyond its length.", f"T_max = {len(rate)}")]  # fmt: skip
+        text = (
+            f"The rate falls to {100 * low / rate.max():.3g}% of its peak and is at {end:.3g}% at the end. Restarts do "
+            "that, and a cosine that is stepped beyond its length."
+        )
+        return [Finding("rate_rises_again", "note", text, f"T_max={len(rate)}")]
     return []

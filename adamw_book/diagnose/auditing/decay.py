@@ -36,7 +36,7 @@ def decay_of(optimizer: Optimizer, group: dict, lr: float, ndim: int = 1) -> Dec
 
     weight_decay = 1e-2 / lr  # a share large enough to be seen in float32, too
     resting, base = path(lr, 0.0, 0.0), path(lr, 0.0, 1.0)
-    # Adafactor's step depends on the weight, a cautious decay on the gradient: one of the two gradients shows the share.
+    # Adafactor's step depends on the weight, a cautious decay on the gradient: one of two gradients shows the share.
     for gradient, without in ((0.0, resting), (1.0, base)):
         share = _share(path(lr, weight_decay, gradient), without)
         twice = _share(path(lr, 2 * weight_decay, gradient), without)

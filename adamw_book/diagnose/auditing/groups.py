@@ -110,8 +110,8 @@ def of_parameters(
         "decay_rounded_away",
         "warning",
         [p for p in low if lr * decays(p) < torch.finfo(p.tensor.dtype).eps / 4],
-        f"{{}} {{are}} kept in 16 bits, where a share of {lr * usual:.2g} rounds back to the weight: where the gradient "
-        "step is small, too, decay does nothing.",
+        f"{{}} {{are}} kept in 16 bits, where a share of {lr * usual:.2g} rounds back to the weight: where the "
+        "gradient step is small, too, decay does nothing.",
         "optimizer = adamw_book.AdamW(params, lr=…, weight_decay=…, stochastic_rounding=True)  # or float32 weights",
     )
     if whole_model:

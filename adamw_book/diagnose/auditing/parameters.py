@@ -56,7 +56,8 @@ def parameters_of(optimizer: Optimizer, model: nn.Module | None = None) -> list[
                 names[id(tensor)].append(name)
                 kinds.setdefault(id(tensor), kind_of(name, tensor, module))
     for i, group in enumerate(optimizer.param_groups):
-        for tensor, name in zip(group["params"], group.get("param_names") or [None] * len(group["params"])):
+        given = group.get("param_names") or [None] * len(group["params"])
+        for tensor, name in zip(group["params"], given, strict=True):
             held[id(tensor)].append(i)
             if id(tensor) not in tensors:
                 tensors[id(tensor)] = tensor

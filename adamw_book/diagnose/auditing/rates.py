@@ -56,7 +56,7 @@ def rates(
     if hasattr(schedule, "step") and hasattr(schedule, "optimizer"):
         return _stepped(optimizer, schedule, steps, interval)
     # A group that a scheduler has been made for says what its rate starts from.
-    start = np.array([float(group.get("initial_lr", own)) for group, own in zip(optimizer.param_groups, lr)])
+    start = [float(group.get("initial_lr", own)) for group, own in zip(optimizer.param_groups, lr, strict=True)]
     if schedule is None:
         factors, start = np.ones(steps), lr
     elif isinstance(schedule, str):
@@ -70,7 +70,7 @@ def rates(
     wrong = np.flatnonzero(~((factors >= 0) & (factors < np.inf)))
     if len(wrong):
         raise ValueError(f"schedule: {factors[wrong[0]]} at step {wrong[0]}; finite factors of 0 or more are needed")
-    return start[:, None] * factors, np.repeat(decay[:, None], steps, 1)
+    return np.outer(start, factors), np.repeat(decay[:, None], steps, 1)
 
 
 def _stepped(optimizer: Optimizer, scheduler, steps: int, interval: int) -> tuple[np.ndarray, np.ndarray]:
