@@ -51,9 +51,9 @@ def text(found: dict) -> str:
     epochs = "" if found["timescale_epochs"] is None else f" = {found['timescale_epochs']:.3g} epochs"
     lines = [
         ("left of the initial weights", "remaining", "{:.4g} (by decay alone, at the end of the run)"),
-        ("timescale 1/(lr · weight_decay)", "timescale_steps", "{:,.6g} steps" + epochs),
+        ("timescale 1/(lr · weight_decay)", "timescale_steps", "{:,.0f} steps" + epochs),
         ("timescales in the run", "timescales_in_run", "{:.3g}"),
-        ("half-life at the peak rate", "half_life_steps", "{:,.6g} steps"),
+        ("half-life at the peak rate", "half_life_steps", "{:,.0f} steps"),
         ("half is left after", "half_left_after", "{:,} steps"),
         ("decay before the peak rate", "warmup_share", "{:.2%} of it"),
         ("noise floor √(η/2λ)", "noise_floor", "{:.3g} (rms of a weight that gets only noise)"),
