@@ -103,11 +103,11 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     head = '<tr><th scope="col">Regime</th><th scope="col">Effect</th></tr>'
     table = f"<table><caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>"
     foot = f'<p class="claim-note">{escape(closing)}</p>' if closing else ""
-    opening = f"{primary.contrast}, {claim.primary}. {rider}".rstrip()
     html = (
         f'<style>{_STYLE}</style><details class="claim-card claim-card-{_class(overall)}">'
         f'<summary><span class="claim-key">Claim{escape(tag)}:</span> {escape(claim.statement)} {badge(overall)} '
-        f"{_parts_html(mean, interval)}</summary><p>{escape(opening)}</p>{body}"
+        f"{escape(primary.contrast)}: {_parts_html(mean, interval)}</summary>"
+        f"{f'<p>{escape(rider)}</p>' if rider else ''}{body}"
         f'{f"""<div class="claim-map" tabindex="0">{table}</div>""" if rows else ""}{foot}</details>'
     )
     lines = [f"**Claim{tag}:** {claim.statement} **{SYMBOLS[overall]} {overall}**", ""]

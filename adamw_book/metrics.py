@@ -79,7 +79,8 @@ def auc(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def best_threshold(scores: Tensor, targets: Tensor) -> Tensor:
-    """The threshold with the highest balanced accuracy: → (R,). Of several, the middle one.
+    """The threshold with the highest balanced accuracy: → (R,). Of several, the middle one; of an even number, the
+    lower of the two in the middle.
 
     Candidates lie half-way between neighbouring scores that differ, and beyond both ends; so the scores are finite.
     """

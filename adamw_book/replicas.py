@@ -319,4 +319,4 @@ class Replicas:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     """Equal but for rounding, which may hang on where in memory a tensor lies."""
-    return torch.allclose(a, b, rtol=1e-3, atol=1e-5 * float(a.abs().nan_to_num().max()), equal_nan=True)
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-5 * float(a.abs().nan_to_num(posinf=0.0).max()), equal_nan=True)

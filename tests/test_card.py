@@ -76,8 +76,8 @@ def test_the_card_is_one_line_and_the_rest_is_folded_away():
     words = Tree(html).words()
     shown = " ".join(re.sub("<style>.*</style>|<[^>]+>", " ", front).split())
     assert "Claim (source tag 3096487): AdamW has the higher test accuracy" in shown
-    assert "✓ supported +2.00 pp [+1.60, +2.40]" in shown and CLAIM.criterion not in shown
-    for part in ("AdamW − (Adam + L2), depth 8. It depends on the depth <and> the labels.",
+    assert "✓ supported AdamW − (Adam + L2): +2.00 pp [+1.60, +2.40]" in shown and CLAIM.criterion not in shown
+    for part in ("It depends on the depth <and> the labels.", "Decided by: depth 8: AdamW − (Adam + L2)",
                  CLAIM.source, CLAIM.criterion, "From the record.", "Would matter: 0.50 pp or more",
                  "other evaluation seeds [+1.9", "other tuning seeds [+1.70, +2.30]", "Over all 4 regimes: +0.25 pp",
                  "depth 2 −2.00 pp", "+1.00 pp [+0.60, +1.40] (tuning gave Adam + L2 no decay)"):  # fmt: skip
@@ -139,7 +139,7 @@ def test_nothing_is_fetched():
 def test_several_contrasts_are_named_in_their_rows():
     effects = {"depth 8": effect(0.02), "no decay": effect(0.03, control="Adam")}
     words = Tree(claim_card(CLAIM, effects)._repr_html_()).words()
-    assert "AdamW − (Adam + L2), depth 8." in words and "AdamW − Adam: no decay +3.00 pp" in words
+    assert "✓ supported AdamW − (Adam + L2): +2.00 pp" in words and "AdamW − Adam: no decay +3.00 pp" in words
 
 
 def test_a_card_says_where_nothing_differs():
@@ -182,7 +182,7 @@ def test_small_numbers_that_are_no_percentages_keep_four_decimals():
     radius = dataclasses.replace(CLAIM, metric="test radius")
     effects = {regime: dataclasses.replace(e, metric="test radius") for regime, e in EFFECTS.items()}
     words = Tree(claim_card(radius, effects)._repr_html_()).words()
-    for part in ("+0.0200 [+0.0160, +0.0240] AdamW − (Adam + L2), depth 8.", "other tuning seeds [+0.0170, +0.0230]",
+    for part in ("AdamW − (Adam + L2): +0.0200 [+0.0160, +0.0240]", "other tuning seeds [+0.0170, +0.0230]",
                  "regimes: +0.0025 ["):  # fmt: skip
         assert part in words, part
 

@@ -101,6 +101,18 @@ def test_the_same_table_and_parameters_on_any_workers(where):
     assert jobs.workers() == 1
 
 
+def process(snapshot: Snapshot) -> dict[str, torch.Tensor]:
+    return {"process": torch.full((len(snapshot.runs),), os.getpid(), dtype=torch.float64)}
+
+
+def test_two_workers_are_enough_to_train_elsewhere():
+    with WORKERS["processes"]():
+        elsewhere = here(measure=process).table
+    local = here(measure=process).table
+    assert (local.loc[local["metric"] == "process", "value"] == os.getpid()).all()
+    assert (elsewhere.loc[elsewhere["metric"] == "process", "value"] != os.getpid()).all()
+
+
 @pytest.mark.parametrize("where", WORKERS)
 def test_a_worker_that_is_killed_costs_no_row(where, tmp_path):
     expected = here()

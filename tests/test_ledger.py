@@ -252,6 +252,14 @@ def test_writing_twice_gives_the_same_bytes(root, tmp_path):
     assert all(content[4:8] == bytes(4) for path, content in before.items() if path.suffix == ".gz")  # no time of day
 
 
+def test_a_record_is_written_for_readers_of_its_text_and_of_its_changes(tmp_path):
+    """A value a line, letters as they are, the order of the protocol."""
+    (path,) = ledger.write(changed(settings={"network": "MLP · λ"}), STUDY.run(), tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n" and "MLP · λ" in text
+    assert text.count("\n") > 50 and list(json.loads(text))[:2] == ["claim", "verdict"]
+
+
 def test_the_stated_hash_is_that_of_the_csv_text(root):
     record = ledger.read("toy.lift", root)
     entry = record.files["evaluation"]

@@ -129,6 +129,12 @@ def test_the_best_threshold_is_the_middle_one_of_several():
     assert metrics.best_threshold(alternating[:, :4], torch.tensor([[1, 0, 1, 0]])).item() == 1.5
 
 
+def test_of_an_even_number_of_best_thresholds_it_is_the_lower_one_in_the_middle():
+    for pairs, middle in ((2, 0.5), (4, 2.5)):  # of the cuts at 0.5, 2.5, …: each leaves one pair in its right order
+        scores, targets = torch.arange(2.0 * pairs)[None], torch.tensor([[0, 1] * pairs])
+        assert metrics.best_threshold(scores, targets).item() == middle
+
+
 def test_accuracy_at_the_share_that_the_data_have_is_plain_accuracy():
     scores, targets = random_scores(ties=False)
     for i in range(6):

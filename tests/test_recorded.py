@@ -9,6 +9,7 @@ from adamw_book import replicas
 from adamw_book.ensemble import Task, _whole_seeds, train
 from adamw_book.models import CNN, MLP, RNN
 from adamw_book.recorded import record
+from adamw_book.replicas import _same
 
 RUNS = pd.DataFrame(
     [{"arm": "AdamW", "lr": lr, "weight_decay": 0.1, "l2": 0.0, "seed": s} for lr in (1e-3, 1e-2, 3e-3) for s in (4, 2)]
@@ -118,6 +119,26 @@ def test_steps_are_replayed_and_a_function_that_changes_is_not(monkeypatch):
     calls.clear()
     trained(MLP, task={"loss": lambda logits, targets: loss(logits, targets, 1.0 + len(calls))})
     assert steady < 6 and len(calls) > 10  # the second has other weights at the second step than were recorded
+
+
+def test_a_replica_without_finite_gradients_keeps_no_other_from_being_replayed():
+    calls = []
+
+    def loss(logits, targets):
+        calls.append(len(calls))
+        each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
+        return each * torch.where(torch.arange(len(each)) == 0, torch.nan, 1.0)
+
+    found = trained(MLP, task={"loss": loss}).parameters["layers.0.weight"].isfinite().flatten(1).all(1)
+    assert 0 < found.sum() < len(RUNS) and len(calls) < 6
+
+
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
+def test_a_gradient_that_is_not_finite_hides_no_change_of_the_others(odd):
+    first = torch.tensor([odd, 1.0, 1e-3])
+    assert _same(first, first * torch.tensor([1.0, 1 + 1e-5, 1 - 1e-5]))
+    for other in ([odd, 1.01, 1e-3], [odd, 1.0, 2e-3], [3.0, 1.0, 1e-3]):
+        assert not _same(first, torch.tensor(other))
 
 
 def test_runs_keep_their_order_whatever_their_seeds(monkeypatch):

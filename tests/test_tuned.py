@@ -341,6 +341,18 @@ def test_a_tie_counts_both_configurations_by_their_share_of_the_resamples():
     assert effect.by_tuning[1] - effect.mean == pytest.approx(3.182446 * error, rel=1e-5)
 
 
+def test_seeds_that_agree_on_no_difference_leave_the_error_of_the_tuning_as_it_is():
+    tied, clear = [[0.9, 0.1] * 5, [0.1, 0.9] * 5], [[0.9] * 10, [0.1] * 10]
+    drawn = resampled_counts(10)[:, ::2].sum(1)
+    mix = np.mean(drawn >= 5)  # of 1 and 0
+    alike = sides(clear, [[mix] * 8] * 2)
+    effect = smoothed(sides(tied, [[1.0] * 8, [0.0] * 8]), Side("Adam", alike.scores, alike.values), "test accuracy")
+    assert not effect.differences.any() and effect.mean == 0 and effect.by_seeds == (0, 0)
+    # Student's t of 2 degrees of freedom: two configurations of one side, one of the other
+    reach = 4.302653 * _jackknife(np.where(drawn >= 5, 1.0, 0.0), resampled_counts(10))
+    assert effect.by_tuning == (effect.low, effect.high) == pytest.approx((-reach, reach), rel=1e-5)
+
+
 def test_the_jackknife_finds_the_error_of_a_mean_and_none_in_noise():
     rng = np.random.default_rng(4)
     counts, values = resampled_counts(10), rng.normal(size=10)

@@ -155,9 +155,9 @@ class Effect:
 
 
 def _rounded(values: np.ndarray, *numbers: float) -> list[float]:
-    """The numbers at ten digits below the largest of the values."""
+    """The numbers at ten digits below the largest of the values, at ten decimals where all of these are 0."""
     size = np.abs(values).max()
-    decimals = 10 - math.ceil(math.log10(size)) if size > 0 else 0
+    decimals = 10 - math.ceil(math.log10(size)) if size > 0 else 10
     return [float(np.round(number, decimals)) + 0.0 for number in numbers]
 
 

@@ -130,6 +130,7 @@ def cases() -> Iterator[tuple[str, Callable[[str], None]]]:
         kernel_checks.check_overflow_skips,
         kernel_checks.check_scaled_gradients_return_unscaled,
         kernel_checks.check_table_is_kept,
+        kernel_checks.check_tensors_are_read_where_they_lie,
         kernel_checks.check_capture,
         kernel_checks.check_gradients_are_let_go,
         kernel_checks.check_user_sets_the_count,

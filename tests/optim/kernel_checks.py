@@ -14,6 +14,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 from adamw_book.optim import AdamW, Explanation, reference, triton_bundle
 from adamw_book.optim.coefficients import replicas_of
+from adamw_book.optim.device_coefficients import DeviceCoefficients
 from adamw_book.optim.explanation import sums_of
 from adamw_book.optim.layout import Column
 
@@ -273,6 +274,25 @@ def check_table_is_kept(device: str) -> None:
     assert table() is first
     optimizer.load_state_dict(optimizer.state_dict())
     assert table() is not first
+
+
+def check_tensors_are_read_where_they_lie(device: str) -> None:
+    """A number or vector on the device costs no upload when it changes; one of another dtype is copied there again."""
+    number, vector = torch.tensor(0.1, device=device), torch.full((3,), 0.2, device=device)
+    other, betas = vector.double(), (torch.tensor(0.9, device=device), torch.tensor(0.99, device=device))
+    optimizer = AdamW([torch.zeros(3, device=device)], lr=number, weight_decay=vector, l2=other, betas=betas)
+    coefficients, sent = DeviceCoefficients(optimizer.param_groups, number.device, F32), []
+    places = coefficients.places(lambda target, values: sent.append(values.tolist()))
+    there, copied = number.data_ptr(), coefficients.copies[0, "l2"]
+    assert places[0, :6].tolist() == [there, 0, vector.data_ptr(), 1, there, 0]
+    assert places[0, 6:].tolist() == [copied.data_ptr(), 1, coefficients.copies[0, "betas"].data_ptr(), 0]
+    assert sent == [[[0.0] * 9]]
+    number.fill_(0.5)
+    other.fill_(0.6)
+    betas[0].fill_(0.75)
+    assert coefficients.places(lambda target, values: sent.append(values.tolist())) is places and len(sent) == 1
+    assert copied.tolist() == torch.full((3,), 0.6).tolist()
+    assert coefficients.copies[0, "betas"][0, 0] == 0.25
 
 
 def check_capture(device: str) -> None:

@@ -121,6 +121,32 @@ def test_every_run_is_a_part_of_its_own_and_effects_are_against_no_decay(monkeyp
     assert found["λ = 1 · warm-up 10%"].mean == 0
 
 
+def test_a_probe_is_the_first_step_of_a_decayed_run_without_a_warm_up(tiny):
+    probe = transformer.STUDY.probe().set_index("metric")
+    whole = transformer.fine_tune(1.0, 0.0, 0, transformer.SETTINGS | {"steps": 1}).set_index("metric")
+    assert set(probe.index) == {transformer.LEFT, "train loss"} and set(probe["step"]) == {1}
+    assert set(probe["run"]) == {"AdamW, seed 0"}
+    for metric, value in probe["value"].items():
+        assert value == pytest.approx(whole["value"][metric], rel=1e-6)
+
+
+def test_the_primary_comparison_is_made_again_on_seeds_that_are_named_or_its_own(monkeypatch):
+    asked = []
+
+    def fine_tune(weight_decay, warmup, seed):
+        asked.append((weight_decay, warmup, seed))
+        row = {"arm": "AdamW" if weight_decay else "Adam", "weight_decay": weight_decay, "warmup": warmup}
+        value = 0.5 + (0.1 if weight_decay else 0.0)
+        return pd.DataFrame([row | {"seed": seed, "step": 80, "metric": "test accuracy", "value": value}])
+
+    monkeypatch.setattr(transformer, "fine_tune", fine_tune)
+    for seeds, wanted in (([7, 8], [7, 8]), (None, transformer.SETTINGS["seeds"])):
+        asked.clear()
+        ((regime, effect),) = transformer.STUDY.retuned([], seeds)[transformer.HANDOVER.id].items()
+        assert regime == transformer.HANDOVER.primary and effect.mean == pytest.approx(0.1)
+        assert sorted(asked) == sorted((decay, 0.1, seed) for decay in (0.0, 0.01) for seed in wanted)
+
+
 def test_the_study_is_run_where_it_is_named_and_only_there(monkeypatch):
     asked = []
     monkeypatch.setattr(evidence_commands, "evidence", asked.append)
