@@ -13,8 +13,7 @@ import pytest
 import torch
 from test_ensemble import RUNS, task
 
-from adamw_book import __main__ as command_line
-from adamw_book import jobs
+from adamw_book import command_line, evidence_commands, jobs
 from adamw_book.ensemble import Snapshot, train
 
 OPTIONS = {"steps": 12, "batch_size": 16, "chunk_size": 2, "keep_parameters": True, "device": "cpu"}
@@ -164,7 +163,7 @@ def test_a_job_takes_the_data_of_its_own_seeds_along(monkeypatch):
 
 def test_the_command_line_says_where_jobs_go(monkeypatch):
     seen = []
-    monkeypatch.setattr(command_line, "evidence", lambda chapter: seen.append((chapter, jobs.workers())))
+    monkeypatch.setattr(evidence_commands, "evidence", lambda chapter: seen.append((chapter, jobs.workers())))
     for options in ([], ["--workers", "3"], ["--workers", "2", "--backend", "threading"]):
         assert command_line.main(["evidence", "--chapter", "overfitting", *options]) == 0
     assert seen == [("overfitting", 1), ("overfitting", 3), ("overfitting", 2)]

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adamw_book import __main__ as command_line
-from adamw_book import ledger, scenarios
+from adamw_book import command_line, evidence_commands, ledger, scenarios
 from adamw_book.evidence import Claim, Effect, choose, paired
 from adamw_book.ledger import Study, unfinished
 from adamw_book.ledger.checks import _drifted, _unlike
@@ -854,8 +853,8 @@ def test_other_code_in_any_module_of_the_package_is_other_code(tmp_path, monkeyp
 @pytest.fixture
 def toy_command(tmp_path, monkeypatch):
     monkeypatch.setenv("ADAMW_BOOK_LEDGER", str(tmp_path))
-    monkeypatch.setattr(command_line, "STUDIES", {"toy": "adamw_book.scenarios.toy"})
-    monkeypatch.setattr(command_line, "study", {"toy": STUDY}.__getitem__)
+    monkeypatch.setattr(evidence_commands, "STUDIES", {"toy": "adamw_book.scenarios.toy"})
+    monkeypatch.setattr(evidence_commands, "study", {"toy": STUDY}.__getitem__)
     return command_line.main
 
 

@@ -131,10 +131,10 @@ def notebook_modules(notebook: nbformat.NotebookNode, package: Package) -> set[s
 
 
 def versions(root: Path) -> list[str]:
-    """Python's version and that of everything that the package requires, as installed."""
+    """Python's version and that of everything that the package and its extra `book` require, as installed."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [f"python {platform.python_version()}"]
-    for requirement in project["dependencies"]:
+    for requirement in project["dependencies"] + project.get("optional-dependencies", {}).get("book", []):
         name = re.match(r"[\w.-]+", requirement)[0]
         try:
             lines.append(f"{name} {metadata.version(name)}")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from adamw_book import __main__, scenarios
+from adamw_book import command_line, evidence_commands, scenarios
 from adamw_book.replicas import batch_order
 from adamw_book.scenarios.transfer_learning import transformer
 from adamw_book.schedules import learning_rate_factors
@@ -149,8 +149,8 @@ def test_the_primary_comparison_is_made_again_on_seeds_that_are_named_or_its_own
 
 def test_the_study_is_run_where_it_is_named_and_only_there(monkeypatch):
     asked = []
-    monkeypatch.setattr(__main__, "evidence", asked.append)
-    assert __main__.main(["evidence"]) == 0 and "transfer_transformer" not in asked and "transfer_learning" in asked
-    assert __main__.main(["evidence", "--chapter", "transfer_transformer"]) == 0
+    monkeypatch.setattr(evidence_commands, "evidence", asked.append)
+    assert command_line.main(["evidence"]) == 0 and "transfer_transformer" not in asked and "transfer_learning" in asked
+    assert command_line.main(["evidence", "--chapter", "transfer_transformer"]) == 0
     assert asked[-1] == "transfer_transformer"
     assert scenarios.study("transfer_transformer") is transformer.STUDY

@@ -1,0 +1,66 @@
+"""Which parameters an optimizer holds, and what kind each of them is."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+KINDS = ("matrix", "embedding", "bias", "norm", "vector")  # vector: gains and scales that belong to no norm
+_EMBEDDING = re.compile(r"pos_?emb|position_?emb|cls_token|class_token|\bwpe\b|\bwte\b|embedding", re.IGNORECASE)
+_NORM = re.compile(r"norm|(^|[._])(ln|bn)(_?\w*)?\d*([._]|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One tensor, its names in the model (more than one where it is tied), its kind, and the groups that hold it."""
+
+    tensor: Tensor
+    names: tuple[str, ...]
+    kind: str
+    groups: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        return self.names[0] if self.names else f"a {self.kind} {tuple(self.tensor.shape)}"
+
+
+def kind_of(name: str, tensor: Tensor, module: nn.Module | None = None) -> str:
+    """One of ``KINDS``: by the module that owns the parameter where it is known, by the name, by the number of axes."""
+    leaf = name.rpartition(".")[2]
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "embedding"
+    if module is not None and "norm" in type(module).__name__.lower():
+        return "norm"
+    if tensor.ndim >= 2:
+        return "embedding" if _EMBEDDING.search(name) else "matrix"
+    if module is None and _NORM.search(name):
+        return "norm"
+    return "bias" if "bias" in leaf else "vector"
+
+
+def parameters_of(optimizer: Optimizer, model: nn.Module | None = None) -> list[Parameter]:
+    """Every tensor of the optimizer or the model, once; without a model, kinds come from names that the groups hold
+    (``model.named_parameters()`` gives them) or from the number of axes alone."""
+    held, tensors, names, kinds = defaultdict(list), {}, defaultdict(list), {}
+    if model is not None:
+        for prefix, module in model.named_modules(remove_duplicate=False):
+            for leaf, tensor in module.named_parameters(recurse=False, remove_duplicate=False):
+                name = f"{prefix}.{leaf}" if prefix else leaf
+                if name in names[id(tensor)]:
+                    continue
+                tensors[id(tensor)] = tensor
+                names[id(tensor)].append(name)
+                kinds.setdefault(id(tensor), kind_of(name, tensor, module))
+    for i, group in enumerate(optimizer.param_groups):
+        given = group.get("param_names") or [None] * len(group["params"])
+        for tensor, name in zip(group["params"], given, strict=True):
+            held[id(tensor)].append(i)
+            if id(tensor) not in tensors:
+                tensors[id(tensor)] = tensor
+                names[id(tensor)] = [name] if name else []
+                kinds[id(tensor)] = kind_of(name or "", tensor)
+    return [Parameter(t, tuple(names[key]), kinds[key], tuple(held[key])) for key, t in tensors.items()]

@@ -1,0 +1,109 @@
+"""The learning rate and the decay of each parameter group at each step of a run that has not begun."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from adamw_book.arguments import whole
+
+from .course import MOST_STEPS, named_factors, number
+
+
+def value_of(group: dict, name: str, where: str) -> float:
+    """A group's ``lr`` or ``weight_decay`` as a number. Raises ValueError for what is none, for a negative or infinite
+    one, and for a vector of replicas."""
+    value = group.get(name, 0.0)
+    if isinstance(value, torch.Tensor) and value.numel() != 1:
+        raise ValueError(f"{name}: {tuple(value.shape)} values {where}; audit one replica at a time, with its number")
+    return number(f"{name} {where}", value, 0, needed="a finite number of 0 or more")
+
+
+def rates(
+    optimizer: Optimizer,
+    steps: int | None,
+    schedule: str | LRScheduler | Callable[[int], float] | Sequence[float] | None,
+    warmup: int = 0,
+    final: float = 0.0,
+    interval: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """η_t and λ_t of each group over the next ``steps`` steps, two arrays (G, T).
+
+    schedule: None, the groups' rates as they are; a name in :data:`adamw_book.schedules.SCHEDULES`, a function of the
+    step or a sequence of ``steps`` factors, all of which multiply each group's rate; or a torch scheduler, of which a
+    copy is stepped, once in ``interval`` steps. Raises ValueError for what does not fit.
+    """
+    groups = [f"in group {i}" for i in range(len(optimizer.param_groups))]
+    lr = np.array([value_of(g, "lr", where) for g, where in zip(optimizer.param_groups, groups, strict=True)])
+    decay = np.array([value_of(g, "weight_decay", w) for g, w in zip(optimizer.param_groups, groups, strict=True)])
+    if steps is None and isinstance(schedule, Sequence | np.ndarray) and not isinstance(schedule, str):
+        steps = len(schedule)
+    steps = whole("steps", steps, 1, MOST_STEPS, f"the number of optimizer steps of the run, 1 to {MOST_STEPS:,},")
+    interval = whole("schedule_interval", interval, needed="a whole number of optimizer steps, 1 or more,")
+    if not isinstance(schedule, str) and (warmup or final):
+        raise ValueError(
+            f"warmup: {warmup}, final: {final}, with a schedule that is no name; they shape a named schedule, others "
+            "bring their own"
+        )
+    if isinstance(schedule, ReduceLROnPlateau):
+        raise ValueError("schedule: ReduceLROnPlateau follows a loss that is not known yet; give a name or the factors")
+    if hasattr(schedule, "step") and hasattr(schedule, "optimizer"):
+        return _stepped(optimizer, schedule, steps, interval)
+    # A group that a scheduler has been made for says what its rate starts from.
+    start = [float(group.get("initial_lr", own)) for group, own in zip(optimizer.param_groups, lr, strict=True)]
+    if schedule is None:
+        factors, start = np.ones(steps), lr
+    elif isinstance(schedule, str):
+        factors = named_factors(schedule, steps, warmup, final)
+    elif callable(schedule):
+        factors = np.array([float(schedule(t // interval)) for t in range(steps)])
+    else:
+        factors = np.asarray(schedule, float)
+        if factors.shape != (steps,):
+            raise ValueError(f"schedule: shape {factors.shape}; one factor for each of the {steps} steps is needed")
+    wrong = np.flatnonzero(~((factors >= 0) & (factors < np.inf)))
+    if len(wrong):
+        raise ValueError(f"schedule: {factors[wrong[0]]} at step {wrong[0]}; finite factors of 0 or more are needed")
+    return np.outer(start, factors), np.repeat(decay[:, None], steps, 1)
+
+
+def _stepped(optimizer: Optimizer, scheduler, steps: int, interval: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a copy of a torch scheduler makes of copies of the groups, which hold no parameters."""
+    real = scheduler.optimizer
+    if len(real.param_groups) != len(optimizer.param_groups):
+        raise ValueError(
+            f"schedule: drives {len(real.param_groups)} parameter groups, the optimizer has "
+            f"{len(optimizer.param_groups)}; make the scheduler for this optimizer"
+        )
+    stand_in = torch.optim.SGD([torch.zeros(1)], lr=0.0)
+    stand_in.defaults = dict(real.defaults)
+    stand_in.param_groups = [
+        {key: copy.deepcopy(value) for key, value in group.items() if key != "params"} | {"params": []}
+        for group in real.param_groups
+    ]
+    name = type(scheduler).__name__
+    memo = {id(real): stand_in, id(optimizer): stand_in}
+    memo |= {id(p): None for group in real.param_groups for p in group["params"]}
+    found = np.empty((2, len(real.param_groups), steps))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's about the order of the two steps
+        try:
+            scheduler = copy.deepcopy(scheduler, memo)
+            for t in range(steps):
+                if t and t % interval == 0:
+                    scheduler.step()
+                for i, group in enumerate(stand_in.param_groups):
+                    found[:, i, t] = float(group["lr"]), float(group.get("weight_decay", 0.0))
+        except Exception as error:
+            raise ValueError(f"schedule: {name} raises {type(error).__name__}: {error}; {steps} steps are asked of it, "
+                             f"one in {interval} of the optimizer's") from error  # fmt: skip
+    if not ((found >= 0) & (found < np.inf)).all():
+        _, i, t = np.argwhere(~((found >= 0) & (found < np.inf)))[0]
+        raise ValueError(f"schedule: {name} sets {found[0, i, t]} in group {i} at step {t}; 0 or more is needed")
+    return found[0], found[1]

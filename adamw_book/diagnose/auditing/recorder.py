@@ -1,0 +1,202 @@
+"""A training run's decay while it runs: what decay and gradient did to each kind of parameter, against theory."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from adamw_book.arguments import whole
+
+from .decay import Decay, decay_of
+from .parameters import parameters_of
+from .rates import value_of
+
+COLUMNS = ["step", "group", "kind", "lr", "param_norm", "decay_norm", "gradient_norm", "cosine"]
+THEORY = ["decay_alone", "equilibrium_norm", "noise_gradient_norm"]
+
+
+class DecayRecorder:
+    """Records every ``every``-th step of an optimizer, from :meth:`attach` to :meth:`detach`, or in a ``with`` block::
+
+        with DecayRecorder(optimizer, model, every=10) as recorder:
+            train()
+        recorder.plot()
+
+    What a step was made of comes from ``explanation()`` of :class:`adamw_book.AdamW`, and for other optimizers from the
+    parameters before and after it, of which a copy is kept during a recorded step. Of a decay that is not decoupled
+    only the whole step is known: it stands as the gradient step. :meth:`lightning` and :meth:`hugging_face` give
+    callbacks for their trainers.
+    """
+
+    def __init__(self, optimizer: Optimizer | None = None, model: nn.Module | None = None, every: int = 1) -> None:
+        self.every = whole("every", every, needed="a whole number of steps, 1 or more,")
+        self._given, self._hooks, self._rows, self._steps = (optimizer, model), [], [], 0
+
+    def __enter__(self) -> DecayRecorder:
+        return self.attach(*self._given)
+
+    def __exit__(self, *_) -> None:
+        self.detach()
+
+    def attach(self, optimizer: Optimizer, model: nn.Module | None = None) -> DecayRecorder:
+        """Record this optimizer from now on. Raises RuntimeError where one is attached, TypeError for what is none."""
+        if self._hooks:
+            raise RuntimeError("attach: an optimizer is attached; detach() it first")
+        while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+            optimizer = optimizer.optimizer
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: {type(optimizer).__name__}; a torch optimizer is needed")
+        kinds = {id(p.tensor): p.kind for p in parameters_of(optimizer, model)}
+        self._kinds = [[(p, kinds[id(p)]) for p in group["params"]] for group in optimizer.param_groups]
+        self._how = [
+            decay_of(optimizer, group, value_of(group, "lr", "") or 1e-3, max(p.ndim for p in group["params"]))
+            if value_of(group, "weight_decay", "")
+            else Decay("none")
+            for group in optimizer.param_groups
+        ]
+        self._left = [1.0] * len(self._kinds)
+        self._start: dict[tuple[int, str], float] = {}
+        self._optimizer, self._explained = optimizer, getattr(optimizer, "explain", None)
+        if self._explained is not None:
+            optimizer.explain = True
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+        return self
+
+    def detach(self) -> None:
+        """Stop recording and leave the optimizer as it was; what was recorded stays."""
+        for hook in self._hooks:
+            hook.remove()
+        if self._hooks and self._explained is not None:
+            self._optimizer.explain = self._explained
+        self._hooks = []
+
+    def _before(self, optimizer: Optimizer, args, kwargs) -> None:
+        self._shares = []
+        for how, group in zip(self._how, optimizer.param_groups, strict=True):
+            lr, weight_decay = float(group["lr"]), float(group.get("weight_decay", 0.0))
+            share = how.factor * weight_decay * (1.0 if how.lr_independent else lr)
+            self._shares.append(share if how.how == "decoupled" else 0.0)
+        self._now = self._steps % self.every == 0
+        if self._now and self._explained is None:
+            self._copies = [{p: p.detach().clone() for p, _ in own if p.grad is not None} for own in self._kinds]
+
+    def _after(self, optimizer: Optimizer, args, kwargs) -> None:
+        if self._now:
+            explained = None if self._explained is None else optimizer.explanation()
+            for i, own in enumerate(self._kinds):
+                self._record(i, own, optimizer.param_groups[i], explained)
+        self._left = [left * (1 - share) for left, share in zip(self._left, self._shares, strict=True)]
+        self._steps += 1
+
+    def _record(self, i: int, own: list[tuple[Tensor, str]], group: dict, explained) -> None:
+        sums, counts = defaultdict(lambda: torch.zeros(4, dtype=torch.float64)), defaultdict(int)
+        for p, kind in own:
+            if explained is not None and p in explained:
+                norms = [float(norm) for norm in explained[p]]
+                product = 0.0 if math.isnan(norms[3]) else norms[1] * norms[2] * norms[3]
+                sums[kind] += torch.tensor([norms[0] ** 2, norms[1] ** 2, norms[2] ** 2, product], dtype=torch.float64)
+            elif explained is None and p in self._copies[i]:
+                before = self._copies[i][p].double().flatten().cpu()
+                decay = self._shares[i] * before
+                gradient = before - p.detach().double().flatten().cpu() - decay
+                sums[kind] += torch.stack([before @ before, decay @ decay, gradient @ gradient, decay @ gradient])
+            else:
+                continue  # without a gradient it took no part
+            counts[kind] += p.numel()
+        lr, share = float(group["lr"]), self._shares[i]
+        beta1 = float(group["betas"][0]) if "betas" in group else math.nan
+        for kind, (param, decay, gradient, product) in ((kind, s.tolist()) for kind, s in sums.items()):
+            cosine = product / math.sqrt(decay * gradient) if decay * gradient else math.nan
+            start = self._start.setdefault((i, kind), math.sqrt(param))
+            self._rows.append(
+                {
+                    "step": self._steps,
+                    "group": i,
+                    "kind": kind,
+                    "lr": lr,
+                    "param_norm": math.sqrt(param),
+                    "decay_norm": math.sqrt(decay),
+                    "gradient_norm": math.sqrt(gradient),
+                    "cosine": cosine,
+                    "decay_alone": start * self._left[i],
+                    "equilibrium_norm": lr * math.sqrt(counts[kind] / (2 * share)) if 0 < share < 1 else math.nan,
+                    "noise_gradient_norm": lr * math.sqrt(counts[kind] * (1 - beta1) / (1 + beta1)),
+                }
+            )
+
+    def table(self) -> pd.DataFrame:
+        """One row a recorded step, group and kind: Euclidean norms of the parameters before the step, of the decay and
+        of the gradient step, and the cosine between the two (1: the gradient shrinks, too; 0 in equilibrium).
+
+        Theory beside it, for the rate and decay of that step: ``decay_alone``, the initial norm · ∏(1 − η_tλ);
+        ``equilibrium_norm``, √(η n/2λ), to which gradients of noise lead (closed forms F4 and F10); and
+        ``noise_gradient_norm``, η√(n(1−β₁)/(1+β₁)), the size of Adam's step under them.
+        """
+        return pd.DataFrame(self._rows, columns=[*COLUMNS, *THEORY])
+
+    def plot(self):
+        """Norms, steps and cosine over the run, one colour a group and kind, theory dashed; returns the three axes.
+
+        Raises ImportError without matplotlib, ValueError before the first recorded step."""
+        try:
+            from matplotlib import pyplot as plt
+        except ImportError as error:
+            raise ImportError("plot needs matplotlib: pip install 'adamw-book[book]'") from error
+        table = self.table()
+        if table.empty:
+            raise ValueError("plot: no step is recorded yet; attach the recorder before optimizer.step()")
+        _, (norm, step, cosine) = plt.subplots(3, 1, sharex=True, figsize=(6, 8), layout="constrained")
+        for number, ((i, kind), own) in enumerate(table.groupby(["group", "kind"], sort=False)):
+            look = {"color": f"C{number}"}
+            norm.plot(own["step"], own["param_norm"], label=f"{kind}, group {i}", **look)
+            norm.plot(own["step"], own["decay_alone"], "--", **look)
+            norm.plot(own["step"], own["equilibrium_norm"], ":", **look)
+            step.plot(own["step"], own["gradient_norm"], **look)
+            step.plot(own["step"], own["decay_norm"], "-.", **look)
+            step.plot(own["step"], own["noise_gradient_norm"], "--", **look)
+            cosine.plot(own["step"], own["cosine"], **look)
+        norm.set(ylabel="norm (-- decay alone, ·· equilibrium)", yscale="log")
+        step.set(ylabel="step (— gradient, -· decay, -- noise)", yscale="log")
+        cosine.set(ylabel="cosine of the two steps", xlabel="step t", ylim=(-1.05, 1.05))
+        norm.legend(fontsize="small")
+        return norm, step, cosine
+
+    def lightning(self):
+        """A callback for Lightning's Trainer. Raises ImportError without it."""
+        try:
+            from lightning.pytorch.callbacks import Callback
+        except ImportError:
+            from pytorch_lightning.callbacks import Callback
+        recorder = self
+
+        class Record(Callback):
+            def on_train_start(self, trainer, module) -> None:
+                recorder.attach(trainer.optimizers[0], module)
+
+            def on_train_end(self, trainer, module) -> None:
+                recorder.detach()
+
+        return Record()
+
+    def hugging_face(self):
+        """A callback for Hugging Face's Trainer. Raises ImportError without transformers."""
+        from transformers import TrainerCallback
+
+        recorder = self
+
+        class Record(TrainerCallback):
+            def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs) -> None:
+                recorder.attach(optimizer, model)
+
+            def on_train_end(self, args, state, control, **kwargs) -> None:
+                recorder.detach()
+
+        return Record()

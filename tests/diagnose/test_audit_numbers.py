@@ -1,0 +1,223 @@
+"""The audit of numbers: closed forms against plain loops and against torch, findings against runs, bad input."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from adamw_book.command_line import main
+from adamw_book.diagnose import RECIPES, audit_numbers
+from adamw_book.diagnose.auditing.course import named_factors
+from adamw_book.dynamics import drive, noise, scale_invariant_noise, silent
+from adamw_book.schedules import SCHEDULES, learning_rate_factors
+
+
+def codes(**arguments) -> list[str]:
+    return [finding["code"] for finding in audit_numbers(**arguments)["findings"]]
+
+
+def loop(lr, weight_decay, steps, schedule="constant", warmup=0, final=0.0, **_) -> list[float]:
+    """What is left after each step, written out again step by step from the schedules' definitions."""
+    left, course = 1.0, []
+    for t in range(steps):
+        if t + 0.5 < warmup:
+            factor = (t + 0.5) / warmup
+        else:
+            rest = (t + 0.5 - warmup) / (steps - warmup)
+            shape = {"constant": 1.0, "linear": 1 - rest, "cosine": 0.5 + 0.5 * math.cos(math.pi * rest)}[schedule]
+            factor = final + (1 - final) * shape if schedule != "constant" else 1.0
+        left *= 1 - lr * factor * weight_decay
+        course.append(left)
+    return course
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_published_recipes_equal_a_direct_simulation(name: str):
+    recipe, found = RECIPES[name], audit_numbers(**RECIPES[name])
+    course = loop(**recipe)
+    assert abs(course[-1] - found["remaining"]) < 1e-6
+    assert abs(course[found["warmup_steps"] - 1] - found["remaining_after_warmup"]) < 1e-6 or not recipe.get("warmup")
+    half = next((t + 1 for t, left in enumerate(course) if left <= 0.5), None)
+    assert found["half_left_after"] == half
+    assert found["warmup_steps"] == pytest.approx(recipe.get("warmup", 0), abs=1)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_remains_is_what_torch_leaves(schedule: str):
+    lr, decay, steps, warmup = 1e-2, 2.0, 300, 0 if schedule in ("WSD", "one-cycle") else 30
+    found = audit_numbers(lr, decay, steps, schedule, warmup)
+    w = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.AdamW([w], lr=lr, weight_decay=decay)
+    path = []
+    for factor in learning_rate_factors(schedule, steps, warmup / steps):
+        optimizer.param_groups[0]["lr"], w.grad = lr * factor, torch.zeros_like(w)
+        optimizer.step()
+        path.append(w.item())
+    assert found["remaining"] == pytest.approx(path[-1], rel=1e-9)
+    assert found["half_left_after"] == int(np.argmax(np.array(path) <= 0.5)) + 1
+    if found["warmup_steps"]:
+        assert found["remaining_after_warmup"] == pytest.approx(path[found["warmup_steps"] - 1], rel=1e-9)
+        logs = np.log(path)
+        assert found["warmup_share"] == pytest.approx(logs[found["warmup_steps"] - 1] / logs[-1], rel=0.02)
+
+
+def test_noise_floor_and_rotation_are_reached_by_runs():
+    found = audit_numbers(lr=1e-2, weight_decay=1.0, steps=5000)
+    rng = torch.Generator().manual_seed(0)
+    path = drive(noise(0.1, rng), torch.zeros(1, 400), 5000, lr=1e-2, weight_decay=1.0)[-2000:]
+    assert path.square().mean().sqrt().item() == pytest.approx(found["noise_floor"], rel=0.1)
+    start = torch.randn(1, 400, generator=rng) * found["noise_floor"]
+    path = drive(scale_invariant_noise(rng), start, 3000, lr=1e-2, weight_decay=1.0)[-1000:, 0]
+    turned = torch.nn.functional.cosine_similarity(path[1:], path[:-1]).clamp(max=1).acos().mean().item()
+    assert turned == pytest.approx(found["rotation_per_step"], rel=0.1)
+
+
+def test_timescales():
+    found = audit_numbers(1e-3, 0.1, 20_000, batch_size=50, dataset_size=1000, gradient_rms=1e-3)
+    assert found["timescale_steps"] == pytest.approx(10_000) and found["timescale_epochs"] == pytest.approx(500)
+    assert found["timescales_in_run"] == pytest.approx(2) and found["epochs"] == pytest.approx(1000)
+    assert found["half_life_steps"] == pytest.approx(found["half_left_after"], abs=1)
+    assert found["comparable_l2"] == pytest.approx(1e-4)
+    assert audit_numbers(1e-3, 0.1, 10)["timescale_epochs"] is None
+
+
+# ---- Each finding, and a run that shows it
+
+
+def test_a_share_above_one_turns_signs():
+    assert codes(lr=0.1, weight_decay=15.0, steps=10)[0] == "share_above_one"
+    path = drive(silent, torch.ones(1, 1), 4, lr=0.1, weight_decay=15.0)[:, 0, 0]
+    assert (path[1:] * path[:-1] < 0).all()
+    assert "share_above_one" not in codes(lr=0.1, weight_decay=9.9, steps=10)
+
+
+def test_a_share_above_momentum_forgets_before_it():
+    assert "share_above_momentum" in codes(lr=0.1, weight_decay=2.0, steps=100)
+    assert "share_above_momentum" not in codes(lr=0.1, weight_decay=0.9, steps=100)
+    # one gradient at the first of ten steps: what it still moves at the last has outlived what was there before it
+    path = drive(lambda t, w: torch.full_like(w, float(t == 0)), torch.zeros(1, 1), 11, lr=0.1, weight_decay=2.0)
+    untouched = drive(silent, torch.ones(1, 1), 11, lr=0.1, weight_decay=2.0)
+    momentum_left, weight_left = 0.9**10, untouched[10].item()
+    assert weight_left < momentum_left and path[-1].item() < 0
+
+
+def test_no_decay_leaves_everything():
+    assert codes(lr=1e-3, weight_decay=0.0, steps=100) == ["no_decay"]
+    assert (drive(silent, torch.ones(1, 1), 100, lr=1e-3, weight_decay=0.0) == 1).all()
+
+
+def test_idle_decay_changes_nothing_that_matters():
+    settings = {"lr": 1e-3, "weight_decay": 0.1, "steps": 400}
+    assert codes(**settings) == ["decay_idle"]
+    draws = torch.randn(400, 1, 50, generator=torch.Generator().manual_seed(0))
+    start = torch.randn(1, 50, generator=torch.Generator().manual_seed(1))
+    ends = [drive(lambda t, w: draws[t], start, 400, lr=1e-3, weight_decay=decay)[-1] for decay in (0.1, 0.0)]
+    # the same gradient steps: what decay takes is at most 5% of the start and of each step
+    assert ((ends[0] - ends[1]).abs() <= 0.05 * (start.abs() + 1e-3 * 400)).all()
+    assert codes(lr=1e-3, weight_decay=0.2, steps=400) == []
+
+
+def test_the_decay_that_a_fix_suggests_leaves_a_third():
+    settings = {"lr": 1e-3, "steps": 5000, "schedule": "cosine", "warmup": 500}
+    [finding] = audit_numbers(weight_decay=1e-3, **settings)["findings"]
+    suggested = float(finding["fix"].split()[0].removeprefix("weight_decay="))
+    assert audit_numbers(weight_decay=suggested, **settings)["remaining"] == pytest.approx(math.exp(-1), rel=0.05)
+
+
+def test_decay_in_warmup():
+    settings = {"lr": 1e-2, "weight_decay": 1.0, "steps": 100, "schedule": "linear", "warmup": 60}
+    assert codes(**settings) == ["decay_in_warmup"]
+    factors = named_factors("linear", 100, 60)
+    assert factors[:60].sum() > factors[60:].sum()
+
+
+def test_initial_weights_are_forgotten():
+    settings = {"lr": 1e-2, "weight_decay": 1.0, "steps": 1000}
+    assert codes(**settings) == ["initial_forgotten"]
+    draws = torch.randn(1000, 1, 50, generator=torch.Generator().manual_seed(0))
+    starts = torch.zeros(1, 50), torch.full((1, 50), 5.0)
+    ends = [drive(lambda t, w: draws[t], start, 1000, lr=1e-2, weight_decay=1.0)[-1] for start in starts]
+    assert (ends[0] - ends[1]).abs().max() < 0.01 * 5
+
+
+# ---- What cannot be
+
+
+BAD = [
+    ({"lr": -1e-3}, "lr: -0.001; a finite number above 0"),
+    ({"lr": math.nan}, "lr: nan; a finite number above 0"),
+    ({"lr": 0.0}, "lr: 0.0"),
+    ({"weight_decay": -1.0}, "weight_decay: -1.0; a finite number of 0 or more"),
+    ({"weight_decay": math.inf}, "weight_decay: inf"),
+    ({"steps": 0}, "steps: 0; a whole number from 1 to"),
+    ({"warmup": 1000}, "warmup: 1000; a whole number of steps, fewer than the 1000"),
+    ({"final": 1.5, "schedule": "cosine"}, "final: 1.5; a share of the peak rate"),
+    ({"final": 0.1}, "final: 0.1 with the schedule 'constant'"),
+    ({"batch_size": 8}, "dataset_size: None, beside batch_size"),
+    ({"batch_size": 8, "dataset_size": 4}, "batch_size: 8; a whole number of examples, at most"),
+    ({"beta1": 1.0}, "beta1: 1.0; a number of 0 or more and less than 1"),
+    ({"gradient_rms": 0.0}, "gradient_rms: 0.0"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), BAD)
+def test_bad_input_is_named_in_python_and_on_the_command_line(changed: dict, message: str, capsys):
+    settings = {"lr": 1e-3, "weight_decay": 0.1, "steps": 1000} | changed
+    with pytest.raises(ValueError) as error:
+        audit_numbers(**settings)
+    assert message in str(error.value)
+    words = [word for key, value in settings.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    assert main(["audit", *words]) == 2
+    assert f"audit: {message}" in capsys.readouterr().err
+
+
+def test_an_unknown_schedule():
+    with pytest.raises(ValueError, match="schedule: 'step' is unknown; choose from 'constant'"):
+        audit_numbers(1e-3, 0.1, 100, "step")
+    with pytest.raises(SystemExit) as error:
+        main(["audit", "--lr", "1", "--weight-decay", "0", "--steps", "9", "--schedule", "step"])
+    assert error.value.code == 2
+
+
+def test_json_holds_what_python_returns(capsys):
+    words = "--lr 3e-4 --weight-decay 0.1 --steps 100000 --schedule cosine --warmup 2000 --json"
+    assert main(["audit", *words.split()]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == audit_numbers(3e-4, 0.1, 100_000, "cosine", 2000)
+    wanted = "remaining timescale_steps timescale_epochs half_life_steps warmup_share noise_floor findings"
+    assert set(wanted.split()) <= printed.keys()
+    # what grows without bound is no number in JSON
+    main("audit --lr 1 --weight-decay 1e300 --steps 100 --json".split())
+    assert json.loads(capsys.readouterr().out)["remaining"] is None
+
+
+def test_text_names_findings_and_their_fix(capsys):
+    assert main("audit --lr 1e-3 --weight-decay 0 --steps 100".split()) == 1
+    out = capsys.readouterr().out
+    assert "warning: weight_decay is 0" in out and "    weight_decay=0.1" in out
+
+
+BARE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("scipy", "sklearn", "matplotlib", "joblib", "tqdm", "IPython"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from adamw_book.command_line import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_only_the_book_needs_the_books_packages():
+    def run(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", BARE, *words], capture_output=True, text=True)
+
+    done = run("audit", "--lr", "1e-2", "--weight-decay", "1", "--steps", "100")
+    assert done.returncode == 0 and "timescale" in done.stdout, done.stderr
+    done = run("check")
+    assert done.returncode == 2 and "is not installed: pip install 'adamw-book[book]'" in done.stderr
