@@ -84,6 +84,7 @@ serve: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN) -m ruff check .
+	$(BIN) -m ruff format --check .
 
 bench: $(STAMP)
 	@ls benchmarks/*.py >/dev/null 2>&1 || { echo "There is no benchmarks/*.py in this checkout."; exit 1; }

@@ -301,9 +301,10 @@ class AdamW(Optimizer):
         return "reference"
 
     # torch's check that a step under CUDA graph capture is capturable; the method's name depends on torch's version
-    _check_capture = getattr(
-        Optimizer, "_accelerator_graph_capture_health_check", None
-    ) or Optimizer._cuda_graph_capture_health_check
+    _check_capture = (
+        getattr(Optimizer, "_accelerator_graph_capture_health_check", None)
+        or Optimizer._cuda_graph_capture_health_check
+    )
 
     def __setattr__(self, name: str, value) -> None:
         if name == "step" and getattr(value, "_wrapped_by_lr_sched", False):  # by a torch scheduler, at its making

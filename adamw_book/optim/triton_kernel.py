@@ -79,9 +79,7 @@ def finish(
         AMSGRAD, CAUTIOUS,
     )  # fmt: skip
     new = (param - decay_step) - gradient_step
-    tl.store(
-        param_ptr + places, rounded(new, position + places, seed, param_ptr.dtype.element_ty, STOCHASTIC), mask
-    )
+    tl.store(param_ptr + places, rounded(new, position + places, seed, param_ptr.dtype.element_ty, STOCHASTIC), mask)
     tl.store(exp_avg_ptr + places, exp_avg.to(exp_avg_ptr.dtype.element_ty), mask)
     tl.store(exp_avg_sq_ptr + places, exp_avg_sq.to(exp_avg_sq_ptr.dtype.element_ty), mask)
     if AMSGRAD:
