@@ -82,15 +82,19 @@ def test_it_draws_and_is_attached_once():
         DecayRecorder(every=0)
 
 
-def test_the_callback_of_hugging_face():
-    pytest.importorskip("transformers")
+@pytest.mark.parametrize("kind", [adamw_book.AdamW, torch.optim.AdamW])
+def test_gradients_that_a_closure_makes_are_seen_from_the_first_step(kind):
     w = nn.Parameter(torch.ones(2, 2))
-    optimizer = torch.optim.AdamW([w])
-    recorder = DecayRecorder()
-    callback = recorder.hugging_face()
-    callback.on_train_begin(None, None, None, model=None, optimizer=optimizer)
-    w.grad = torch.ones(2, 2)
-    optimizer.step()
-    callback.on_train_end(None, None, None)
-    optimizer.step()
-    assert recorder.table()["step"].tolist() == [0]
+    optimizer = kind([w], lr=1e-2, weight_decay=0.5)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = w.square().sum()
+        loss.backward()
+        return loss
+
+    with DecayRecorder(optimizer) as recorder:
+        for _ in range(3):
+            optimizer.step(closure)
+    assert recorder.table()["step"].tolist() == [0, 1, 2]
+    assert recorder.table()["decay_norm"].iloc[0] == pytest.approx(1e-2 * 0.5 * 2)

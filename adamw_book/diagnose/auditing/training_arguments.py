@@ -61,7 +61,7 @@ def run_of(arguments, model: nn.Module | None, steps=None, batch_size=None, data
     if steps is None and arguments.max_steps > 0:
         steps = arguments.max_steps
     elif steps is None and epochs_per_step:
-        steps = math.ceil(arguments.num_train_epochs * math.ceil(1 / epochs_per_step))
+        steps = math.ceil(arguments.num_train_epochs * -(-dataset_size // batch_size))
     elif steps is None:
         raise ValueError("steps: TrainingArguments count epochs; give dataset_size, steps, or max_steps there")
     steps = whole("steps", steps)
