@@ -76,7 +76,7 @@ def test_it_draws_and_is_attached_once():
     with pytest.raises(RuntimeError, match="an optimizer is attached"):
         recorder.attach(optimizer)
     recorder.detach()
-    with pytest.raises(TypeError, match="optimizer: Linear; a torch optimizer"):
+    with pytest.raises(TypeError, match="optimizer: Linear; a torch.optim.Optimizer"):
         recorder.attach(nn.Linear(1, 1))
     with pytest.raises(ValueError, match="every: 0; a whole number of steps"):
         DecayRecorder(every=0)
@@ -98,3 +98,14 @@ def test_gradients_that_a_closure_makes_are_seen_from_the_first_step(kind):
             optimizer.step(closure)
     assert recorder.table()["step"].tolist() == [0, 1, 2]
     assert recorder.table()["decay_norm"].iloc[0] == pytest.approx(1e-2 * 0.5 * 2)
+
+
+def test_what_cannot_be_recorded_is_named_before_the_run():
+    empty = torch.optim.AdamW([nn.Parameter(torch.ones(2, 2))])
+    empty.param_groups[0]["params"] = []
+    with pytest.raises(ValueError, match=r"groups \[0\] hold no parameters"):
+        DecayRecorder().attach(empty)
+    broken = torch.optim.AdamW([nn.Parameter(torch.ones(2, 2))])
+    broken.param_groups[0]["lr"] = float("nan")
+    with pytest.raises(ValueError, match="lr in group 0: nan; a finite number of 0 or more"):
+        DecayRecorder().attach(broken)

@@ -177,6 +177,17 @@ def test_an_audit_of_training_arguments_is_that_of_the_trainers_run(hugging_face
     assert matrix["warmup_steps"] == pytest.approx(run.warmup, abs=1)
 
 
+def test_accelerates_wrappers_are_seen_through():
+    accelerate = pytest.importorskip("accelerate")
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.5)
+    bare = audit(optimizer, model, 20, schedule)
+    wrapped = accelerate.Accelerator(cpu=True).prepare(optimizer, schedule)
+    assert type(wrapped[1]) is not type(schedule)
+    assert audit(wrapped[0], model, 20, wrapped[1]).as_dict() == bare.as_dict()
+
+
 # ---- Without them
 
 

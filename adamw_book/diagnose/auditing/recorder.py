@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from adamw_book.arguments import whole
 
 from .decay import Decay, decay_of
-from .parameters import parameters_of
+from .parameters import parameters_of, torch_optimizer
 from .rates import value_of
 
 COLUMNS = ["step", "group", "kind", "lr", "param_norm", "decay_norm", "gradient_norm", "cosine"]
@@ -44,21 +44,13 @@ class DecayRecorder:
         self.detach()
 
     def attach(self, optimizer: Optimizer, model: nn.Module | None = None) -> DecayRecorder:
-        """Record this optimizer from now on. Raises RuntimeError where one is attached, TypeError for what is none."""
+        """Record this optimizer from now on. Raises RuntimeError where one is attached, else as :func:`audit` does."""
         if self._hooks:
             raise RuntimeError("attach: an optimizer is attached; detach() it first")
-        while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-            optimizer = optimizer.optimizer
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer: {type(optimizer).__name__}; a torch optimizer is needed")
+        optimizer = torch_optimizer(optimizer)
         kinds = {id(p.tensor): p.kind for p in parameters_of(optimizer, model)}
         self._kinds = [[(p, kinds[id(p)]) for p in group["params"]] for group in optimizer.param_groups]
-        self._how = [
-            decay_of(optimizer, group, value_of(group, "lr", "") or 1e-3, max(p.ndim for p in group["params"]))
-            if value_of(group, "weight_decay", "")
-            else Decay("none")
-            for group in optimizer.param_groups
-        ]
+        self._how = [_how(optimizer, i) for i in range(len(self._kinds))]
         self._left = [1.0] * len(self._kinds)
         self._start: dict[tuple[int, str], float] = {}
         self._optimizer, self._explained = optimizer, getattr(optimizer, "explain", None)
@@ -210,3 +202,12 @@ class DecayRecorder:
                 recorder.detach()
 
         return Record()
+
+
+def _how(optimizer: Optimizer, i: int) -> Decay:
+    """How the decay of group ``i`` acts, tried at the rate that it has now."""
+    group, where = optimizer.param_groups[i], f"in group {i}"
+    lr, weight_decay = value_of(group, "lr", where), value_of(group, "weight_decay", where)
+    if not weight_decay:
+        return Decay("none")
+    return decay_of(optimizer, group, lr or 1e-3, max(p.ndim for p in group["params"]))
