@@ -36,7 +36,7 @@ def torch_optimizer(optimizer) -> Optimizer:
         optimizer = optimizer.optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"optimizer: {type(optimizer).__name__}; a torch.optim.Optimizer (or, to audit, TrainingArguments) is needed"
+            f"optimizer: {type(optimizer).__name__}; a torch.optim.Optimizer (to audit, or TrainingArguments) is needed"
         )
     empty = [i for i, group in enumerate(optimizer.param_groups) if not group["params"]]
     if empty or not optimizer.param_groups:
