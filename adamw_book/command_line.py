@@ -21,6 +21,25 @@ COMMANDS = {
 }
 
 
+def _with_numbers(arguments: list[str]) -> list[str]:
+    """``--lr -1e-3`` as ``--lr=-1e-3``: argparse takes such a number for an option."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1].startswith("--") and word.startswith("-") and _is_number(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status. 2: the arguments or the installed packages do not allow it."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -37,5 +56,5 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{name}: {error.name} is not installed: pip install 'adamw-book[book]'", file=sys.stderr)
                 return 2
             module.configure(command)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_with_numbers(arguments))
     return module.run(options)

@@ -1,5 +1,5 @@
 """Is this optimizer AdamW, and what will its weight decay do in this run? Needs torch, numpy and pandas only."""
 
-from .auditing import RECIPES, Audit, DecayRecorder, Finding, audit, audit_numbers
+from .auditing import RECIPES, SOURCES, Audit, DecayRecorder, Finding, audit, audit_numbers
 
-__all__ = ["RECIPES", "Audit", "DecayRecorder", "Finding", "audit", "audit_numbers"]
+__all__ = ["RECIPES", "SOURCES", "Audit", "DecayRecorder", "Finding", "audit", "audit_numbers"]

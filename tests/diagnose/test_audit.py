@@ -1,47 +1,21 @@
-"""The audit of an optimizer: kinds, schedules and decay as runs show them, findings, bad input, and nothing touched."""
+"""The audit of an optimizer: kinds, schedules and decay as runs show them, bad input, and nothing touched."""
 
 import copy
+import json
 import math
+import re
+from html import escape
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from specimens import Deaf, Model, codes, groups, matrix
 from torch import nn
 from torch.optim import lr_scheduler
 
 import adamw_book
 from adamw_book.diagnose import audit
-
-
-class Model(nn.Module):
-    """One parameter of each kind, a tied pair among them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tokens = nn.Embedding(20, 4)
-        self.norm = nn.LayerNorm(4)
-        self.hidden = nn.Linear(4, 4)
-        self.gain = nn.Parameter(torch.ones(4))
-        self.head = nn.Linear(4, 20, bias=False)
-        self.head.weight = self.tokens.weight
-
-    def forward(self, x):
-        return self.head(self.gain * self.hidden(self.norm(self.tokens(x))))
-
-
-def groups(model: nn.Module, weight_decay: float = 1.0) -> list[dict]:
-    exempt = [model.norm.weight, model.norm.bias, model.hidden.bias, model.gain]
-    matrices = [model.hidden.weight, model.tokens.weight]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
-
-
-def codes(found) -> list[str]:
-    return [finding.code for finding in found.findings]
-
-
-def matrix() -> nn.Parameter:
-    return nn.Parameter(torch.ones(2, 2))
 
 
 def row(found, kind: str):
@@ -149,18 +123,6 @@ def test_a_decay_that_ignores_lr():
     assert found.table["remaining"][0] == pytest.approx(0.999**100) and codes(found) == ["lr_independent"]
 
 
-class Deaf(torch.optim.Optimizer):
-    """Takes a weight_decay and does not decay."""
-
-    def __init__(self, params, lr=1e-2, weight_decay=0.1):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.data.sub_(group["lr"] * p.grad.sign())
-
-
 class Closure(torch.optim.AdamW):
     def step(self, closure):
         super().step(closure)
@@ -176,99 +138,6 @@ def test_an_optimizer_that_ignores_needs_a_closure_or_raises():
     assert audit(Closure([matrix()], lr=1e-2), steps=100).table["decay"][0] == "decoupled"
     with pytest.raises(ValueError, match=r"Raising .* raises RuntimeError: no GPU here; describe the run in numbers"):
         audit(Raising([matrix()]), steps=100)
-
-
-# ---- Each finding, and a run that shows it
-
-
-def test_coupled_l2_pulls_hardest_where_gradients_are_small():
-    w = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
-    scale = torch.tensor([[1e-3, 1e-3], [1.0, 1.0]], dtype=torch.float64)
-    optimizer = torch.optim.Adam([w], lr=1e-3, weight_decay=1e-2)
-    rng = torch.Generator().manual_seed(0)
-    for _ in range(500):
-        w.grad = scale * torch.randn(2, 2, generator=rng, dtype=torch.float64)
-        optimizer.step()
-    assert w[0].abs().mean() < 0.7 < w[1].abs().mean()
-    found = audit(optimizer, steps=500)
-    assert codes(found) == ["coupled"] and "torch.optim.AdamW" in found.findings[0].fix
-    # √v̂ of the weaker half is near ℓ, of the stronger near 1; the median lies between
-    assert 1e-2 / 1.5 < found.table["comparable_decay"][0] < 10
-
-
-def test_exempt_parameters_that_are_decayed_and_the_groups_that_mend_it():
-    model = Model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0)
-    found = audit(optimizer, model, 100)
-    assert "exempt_decayed" in codes(found)
-    for p in model.parameters():
-        p.grad = torch.zeros_like(p)
-    optimizer.step()
-    assert torch.equal(model.norm.weight, torch.full((4,), 0.99))
-    [fix] = [finding.fix for finding in found.findings if finding.code == "exempt_decayed"]
-    scope = {"torch": torch, "model": model}
-    exec(fix, scope)
-    mended = audit(scope["optimizer"], model, 100)
-    assert codes(mended) == ["embedding_decayed", "tied"]
-
-
-def test_held_twice_or_not_at_all():
-    model, other = Model(), Model()
-    optimizer = torch.optim.AdamW([{"params": [model.hidden.weight]}, {"params": [other.hidden.weight]}], lr=1e-2)
-    assert {"not_held", "foreign"} <= set(codes(audit(optimizer, model, 1000)))
-    optimizer.param_groups[1]["params"] = [model.hidden.weight]
-    assert codes(audit(optimizer, steps=1000))[0] == "in_two_groups"
-    with torch.no_grad():
-        model.hidden.weight.fill_(1.0).grad = torch.zeros(4, 4)
-    optimizer.step()
-    assert model.hidden.weight[0, 0].item() == pytest.approx((1 - 1e-4) ** 2, rel=1e-6)
-
-
-def test_two_parameters_over_one_memory():
-    first = matrix()
-    second = nn.Parameter(first.data)
-    optimizer = torch.optim.AdamW([first, second], lr=1e-2, weight_decay=1.0)
-    assert codes(audit(optimizer, steps=50)) == ["shared_memory"]
-    first.grad, second.grad = torch.zeros(2, 2), torch.zeros(2, 2)
-    optimizer.step()
-    assert first[0, 0].item() == pytest.approx(0.99**2)
-
-
-def test_frozen_parameters():
-    w = matrix()
-    optimizer = torch.optim.AdamW([w], lr=1e-2, weight_decay=1.0)
-    w.requires_grad_(False)
-    assert codes(audit(optimizer, steps=50)) == ["frozen_held"]
-    optimizer.step()
-    assert torch.equal(w, torch.ones(2, 2))
-    w.grad = torch.zeros(2, 2)
-    assert codes(audit(optimizer, steps=50)) == ["frozen_decayed"]
-    optimizer.step()
-    assert w[0, 0].item() == pytest.approx(0.99)
-
-
-def test_a_decay_that_16_bits_round_away():
-    for share, moves in ((1e-3, False), (3e-3, True)):
-        w = nn.Parameter(torch.ones(2, 2, dtype=torch.bfloat16))
-        optimizer = torch.optim.AdamW([w], lr=share, weight_decay=1.0)
-        assert ("decay_rounded_away" in codes(audit(optimizer, steps=100))) != moves
-        for _ in range(100):
-            w.grad = torch.zeros_like(w)
-            optimizer.step()
-        assert (w[0, 0].item() < 1) == moves
-
-
-def test_no_decay_at_all_and_no_rate():
-    assert codes(audit(torch.optim.Adam([matrix()]), steps=50)) == ["no_decay"]
-    assert "no_rate" in codes(audit(torch.optim.AdamW([matrix()], lr=0.0), steps=50))
-
-
-def test_schedules_that_do_not_fit_the_run():
-    optimizer = torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0)
-    long = lr_scheduler.CosineAnnealingLR(optimizer, 1000)
-    assert codes(audit(optimizer, steps=100, schedule=long)) == ["schedule_unfinished"]
-    short = lr_scheduler.CosineAnnealingLR(torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0), 60)
-    assert codes(audit(short.optimizer, steps=100, schedule=short)) == ["rate_rises_again"]
 
 
 # ---- Hugging Face's TrainingArguments, by their attributes
@@ -288,11 +157,17 @@ def test_training_arguments():
     found = audit(arguments(weight_decay=0.1, learning_rate=1e-2, warmup_steps=0.1), Model(), dataset_size=1000)
     assert row(found, "matrix")["epochs"] == pytest.approx(3) and row(found, "matrix")["warmup_steps"] == 38
     assert row(found, "norm")["weight_decay"] == 0 and row(found, "bias")["weight_decay"] == 0
+    # a schedule without a name here takes the factors that are given
+    polynomial = audit(arguments(lr_scheduler_type="polynomial", max_steps=3), schedule=[1.0, 0.5, 0.25])
+    assert polynomial.table["timescales_in_run"][0] == 0 and len(polynomial.table) == 1
+    with pytest.raises(ValueError, match="dataset_size: many; a positive whole number"):
+        audit(arguments(), dataset_size="many")
     for changed, message in (
         ({}, "steps: TrainingArguments count epochs; give dataset_size"),
         ({"max_steps": 9, "optim": "sgd"}, "optim: 'sgd' is no AdamW"),
         ({"max_steps": 9, "lr_scheduler_type": "polynomial"}, "lr_scheduler_type: 'polynomial' is none of 'linear'"),
         ({"max_steps": 9, "learning_rate": -1.0}, "learning_rate: -1.0; a finite number"),
+        ({"max_steps": 9, "num_train_epochs": math.nan}, "num_train_epochs: nan; a finite number above 0"),
     ):
         with pytest.raises(ValueError) as error:
             audit(arguments(**changed))
@@ -308,16 +183,28 @@ def broken(**group) -> torch.optim.Optimizer:
     return optimizer
 
 
+def groupless() -> torch.optim.Optimizer:
+    optimizer = broken()
+    optimizer.param_groups = []
+    return optimizer
+
+
 BAD = [
     (lambda: audit(broken(lr=-1.0), steps=10), "lr in group 0: -1.0; a finite number of 0 or more"),
     (lambda: audit(broken(lr=math.nan), steps=10), "lr in group 0: nan"),
     (lambda: audit(broken(weight_decay=math.inf), steps=10), "weight_decay in group 0: inf"),
     (lambda: audit(broken(params=[]), steps=10), "groups [0] hold no parameters"),
+    (lambda: audit(groupless(), steps=10), "its param_groups hold no parameters; give each group some"),
+    (lambda: audit(torch.optim.AdamW(nn.LazyLinear(2).parameters()), steps=9), "of lazy modules; call the model once"),
     (lambda: audit(broken(lr=torch.ones(3)), steps=10), "lr: (3,) values in group 0; audit one replica at a time"),
     (lambda: audit(broken()), "steps: None; the number of optimizer steps of the run"),
     (lambda: audit(broken(), steps=10, schedule=[1.0] * 9), "schedule: shape (9,); one factor for each of the 10"),
     (lambda: audit(broken(), steps=2, schedule=[1.0, math.nan]), "schedule: nan at step 1; finite factors"),
     (lambda: audit(broken(), steps=2, schedule=lambda t: -1.0), "schedule: -1.0 at step 0"),
+    (lambda: audit(broken(), steps=2, schedule={}.__getitem__), "schedule: __getitem__ raises KeyError: 0; a torch"),
+    (lambda: audit(broken(), steps=2, schedule=lambda t: None), "schedule: <lambda> raises TypeError: float()"),
+    (lambda: audit(broken(), steps=2, schedule=["a", "b"]), "schedule: list raises ValueError: could not convert"),
+    (lambda: audit(broken(), steps=2, schedule=object()), "that returns a factor, or 2 factors are needed"),
     (lambda: audit(broken(), steps=9, schedule="step"), "schedule: 'step' is unknown"),
     (lambda: audit(broken(), steps=9, schedule=[1.0] * 9, warmup=3), "warmup: 3, final: 0.0, with a schedule"),
     (
@@ -338,6 +225,34 @@ def test_bad_input_is_named(call, message: str):
     assert message in str(error.value)
 
 
-def test_what_is_no_optimizer():
+def test_what_is_no_optimizer_or_no_model():
     with pytest.raises(TypeError, match="optimizer: Model; a torch"):
         audit(Model(), steps=10)
+    with pytest.raises(TypeError, match="model: generator; a torch.nn.Module"):
+        audit(broken(), Model().parameters(), 10)
+
+
+def test_a_sparse_parameter_has_no_memory_to_share():
+    sparse = [nn.Parameter(torch.ones(2, 2).to_sparse()) for _ in range(2)]
+    assert "shared_memory" not in codes(audit(torch.optim.AdamW(sparse, lr=1e-2), steps=1000))
+
+
+# ---- As it is shown
+
+
+def test_the_html_of_a_notebook_holds_what_the_text_holds():
+    found = audit(torch.optim.Adam(Model().parameters(), lr=1e-2, weight_decay=1.0), steps=100)
+    html = found._repr_html_()
+    assert html.count("<tr") == 1 + len(found.table) and html.count("<strong>") == len(found.findings)
+    for finding in found.findings:
+        assert escape(finding.text) in html and escape(finding.fix) in html
+    assert "#" not in re.sub(r"<pre>.*?</pre>|&#\w+;", "", html, flags=re.DOTALL)  # no colours: a page has its own
+    good = audit(torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0), steps=100)
+    assert "nothing found" in good._repr_html_() and "nothing found" in str(good) and "nothing found" not in html
+    named = nn.ParameterDict({"<b>": matrix()})
+    assert "<b>" not in audit(torch.optim.AdamW([matrix()]), named, 10)._repr_html_()
+
+
+def test_an_audit_as_json_has_no_number_that_json_lacks():
+    found = audit(torch.optim.AdamW([matrix()], lr=1e200, weight_decay=1e200), steps=3)
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["findings"][0]["code"] == "share_above_one"

@@ -76,21 +76,36 @@ def test_it_draws_and_is_attached_once():
     with pytest.raises(RuntimeError, match="an optimizer is attached"):
         recorder.attach(optimizer)
     recorder.detach()
-    with pytest.raises(TypeError, match="optimizer: Linear; a torch optimizer"):
+    with pytest.raises(TypeError, match="optimizer: Linear; a torch.optim.Optimizer"):
         recorder.attach(nn.Linear(1, 1))
     with pytest.raises(ValueError, match="every: 0; a whole number of steps"):
         DecayRecorder(every=0)
 
 
-def test_the_callback_of_hugging_face():
-    pytest.importorskip("transformers")
+@pytest.mark.parametrize("kind", [adamw_book.AdamW, torch.optim.AdamW])
+def test_gradients_that_a_closure_makes_are_seen_from_the_first_step(kind):
     w = nn.Parameter(torch.ones(2, 2))
-    optimizer = torch.optim.AdamW([w])
-    recorder = DecayRecorder()
-    callback = recorder.hugging_face()
-    callback.on_train_begin(None, None, None, model=None, optimizer=optimizer)
-    w.grad = torch.ones(2, 2)
-    optimizer.step()
-    callback.on_train_end(None, None, None)
-    optimizer.step()
-    assert recorder.table()["step"].tolist() == [0]
+    optimizer = kind([w], lr=1e-2, weight_decay=0.5)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = w.square().sum()
+        loss.backward()
+        return loss
+
+    with DecayRecorder(optimizer) as recorder:
+        for _ in range(3):
+            optimizer.step(closure)
+    assert recorder.table()["step"].tolist() == [0, 1, 2]
+    assert recorder.table()["decay_norm"].iloc[0] == pytest.approx(1e-2 * 0.5 * 2)
+
+
+def test_what_cannot_be_recorded_is_named_before_the_run():
+    empty = torch.optim.AdamW([nn.Parameter(torch.ones(2, 2))])
+    empty.param_groups[0]["params"] = []
+    with pytest.raises(ValueError, match=r"groups \[0\] hold no parameters"):
+        DecayRecorder().attach(empty)
+    broken = torch.optim.AdamW([nn.Parameter(torch.ones(2, 2))])
+    broken.param_groups[0]["lr"] = float("nan")
+    with pytest.raises(ValueError, match="lr in group 0: nan; a finite number of 0 or more"):
+        DecayRecorder().attach(broken)

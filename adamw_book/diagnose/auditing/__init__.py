@@ -3,7 +3,7 @@
 from .audit import Audit, audit
 from .finding import Finding
 from .numbers import audit_numbers
-from .recipes import RECIPES
+from .recipes import RECIPES, SOURCES
 from .recorder import DecayRecorder
 
-__all__ = ["RECIPES", "Audit", "DecayRecorder", "Finding", "audit", "audit_numbers"]
+__all__ = ["RECIPES", "SOURCES", "Audit", "DecayRecorder", "Finding", "audit", "audit_numbers"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,12 @@ from .course import at_peak, course, sizes
 from .decay import Decay, decay_of
 from .finding import Finding, grave, of_course, sort
 from .groups import of_parameters
-from .parameters import KINDS, Parameter, parameters_of
+from .parameters import KINDS, Parameter, parameters_of, torch_optimizer
 from .rates import rates
 from .training_arguments import is_training_arguments, run_of
+
+SHOWN = ["group", "kind", "parameters", "share", "lr", "weight_decay", "decay", "timescale_steps", "remaining"]
+WELL = "nothing found that would need to be mended"
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,29 @@ class Audit:
 
     def as_dict(self) -> dict:
         """As JSON holds it: {"groups": rows of the table, "findings": …}, None for what has no meaning."""
-        rows = [{k: None if v != v else v for k, v in row.items()} for row in self.table.to_dict("records")]
+        rows = [
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in row.items()
+            }
+            for row in self.table.to_dict("records")
+        ]
         return {"groups": rows, "findings": [finding.as_dict() for finding in self.findings]}
 
     def __str__(self) -> str:
-        shown = ["group", "kind", "parameters", "share", "lr", "weight_decay", "decay", "timescale_steps", "remaining"]
-        lines = [self.table[shown].to_string(index=False, float_format="{:.4g}".format)]
+        lines = [self.table[SHOWN].to_string(index=False, float_format="{:.4g}".format)]
         for finding in self.findings:
             fix = finding.fix.replace("\n", "\n    ")
             lines += ["", f"{finding.severity}: {finding.text}"] + ([f"    {fix}"] if fix else [])
-        return "\n".join(lines if grave(self.findings) else [*lines, "", "nothing found that would need to be mended"])
+        return "\n".join(lines if grave(self.findings) else [*lines, "", WELL])
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the same table and findings, in the page's own colours."""
+        lines = [self.table[SHOWN].to_html(index=False, border=0, float_format="{:.4g}".format)]
+        for finding in self.findings:
+            fix = f"<pre>{escape(finding.fix)}</pre>" if finding.fix else ""
+            lines.append(f"<div><strong>{finding.severity}</strong>: {escape(finding.text)}{fix}</div>")
+        return "\n".join(lines if grave(self.findings) else [*lines, f"<div>{WELL}</div>"])
 
 
 def audit(
@@ -74,17 +91,10 @@ def audit(
     """
     epochs_per_step = None if is_training_arguments(optimizer) else sizes(batch_size, dataset_size)
     if is_training_arguments(optimizer):
-        run = run_of(optimizer, model, steps, batch_size, dataset_size)
+        run = run_of(optimizer, model, steps, batch_size, dataset_size, schedule is None)
         optimizer, steps, epochs_per_step = run.optimizer, run.steps, run.epochs_per_step
         schedule, warmup = (run.schedule, run.warmup) if schedule is None else (schedule, warmup)
-    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):  # Accelerate's and Lightning's wrappers
-        optimizer = optimizer.optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"optimizer: {type(optimizer).__name__}; a torch.optim.Optimizer or TrainingArguments is needed"
-        )
-    if empty := [i for i, group in enumerate(optimizer.param_groups) if not group["params"]]:
-        raise ValueError(f"optimizer: groups {empty} hold no parameters; give each group some, or leave it out")
+    optimizer = torch_optimizer(optimizer)
     lrs, decays = rates(optimizer, steps, schedule, warmup, final, schedule_interval)
     parameters = parameters_of(optimizer, model)
     how = _how(optimizer, parameters, lrs, decays)
@@ -141,7 +151,8 @@ def _how(optimizer: Optimizer, parameters: list[Parameter], lrs: np.ndarray, dec
 
 def _shares(lr: np.ndarray, weight_decay: np.ndarray, how: Decay) -> np.ndarray:
     shares = how.factor * weight_decay
-    return np.where(lr > 0, shares, 0.0) if how.lr_independent else shares * lr
+    with np.errstate(over="ignore"):
+        return np.where(lr > 0, shares, 0.0) if how.lr_independent else shares * lr
 
 
 def _count(those: list[Parameter], total: int) -> dict:

@@ -23,15 +23,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--lr", type=float, required=True, help="learning rate η, at its peak")
     add("--weight-decay", type=float, required=True, help="decoupled decay λ")
-    add("--steps", type=int, required=True, help="optimizer steps of the run")
+    add("--steps", type=_whole, required=True, help="optimizer steps of the run")
     add("--schedule", default="constant", choices=SCHEDULES, help="what the rate does (default: constant)")
-    add("--warmup", type=int, default=0, help="steps of a straight climb before the schedule (steps, not a share)")
+    add("--warmup", type=_whole, default=0, help="steps of a straight climb before the schedule (steps, not a share)")
     add("--final", type=float, default=0.0, help="share of the peak rate at which linear and cosine end (default: 0)")
-    add("--batch-size", type=int, help="examples a step, for epochs")
-    add("--dataset-size", type=int, help="examples of an epoch")
+    add("--batch-size", type=_whole, help="examples a step, for epochs")
+    add("--dataset-size", type=_whole, help="examples of an epoch")
     add("--beta1", type=float, default=0.9, help="decay rate of the first moment (default: 0.9)")
     add("--gradient-rms", type=float, help="a typical root mean square gradient √v̂, for the comparable L2 penalty")
     add("--json", action="store_true", help="print one JSON object")
+
+
+def _whole(text: str) -> int:
+    """A whole number, which may be written as 1e5."""
+    try:
+        number = float(text)
+        return int(number) if number.is_integer() and abs(number) < 2**53 else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}; a whole number is needed") from None
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from adamw_book.arguments import whole
-from adamw_book.schedules import learning_rate_factors
+from adamw_book.schedules import SCHEDULES, learning_rate_factors
 
 MOST_STEPS = 10_000_000
 FALLING = ("linear", "cosine")  # the schedules that may end above 0
@@ -37,6 +37,8 @@ def named_factors(schedule: str, steps: int, warmup: int = 0, final: float = 0.0
     which "linear" and "cosine" end. Step t is taken at progress (t + ½) / steps, half a step later than torch's
     schedulers take it. Raises ``ValueError`` for what does not fit.
     """
+    if not isinstance(schedule, str):
+        raise ValueError(f"schedule: {schedule!r}; one of the names {', '.join(map(repr, SCHEDULES))} is needed")
     steps = whole("steps", steps, 1, MOST_STEPS, f"a whole number from 1 to {MOST_STEPS:,}")
     warmup = whole("warmup", warmup, 0, steps - 1, f"a whole number of steps, fewer than the {steps} of the run,")
     final = number("final", final, 0, math.nextafter(1, 2), "a share of the peak rate, from 0 to 1,")

@@ -33,6 +33,14 @@ def listed(parameters: Sequence[Parameter], most: int = 3) -> str:
     return f"{len(parameters)} parameter{'s' if len(parameters) > 1 else ''} ({names})"
 
 
+def _address(tensor: torch.Tensor) -> int:
+    """Where a tensor's values begin; 0 where it has none, or none of its own (sparse tensors, wrappers)."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return 0
+
+
 def of_parameters(
     parameters: Iterable[Parameter], decays: Callable[[Parameter], float], lr: float, whole_model: bool
 ) -> list[Finding]:
@@ -58,8 +66,8 @@ def of_parameters(
     )
     memory = defaultdict(list)
     for p in decayed:
-        if p.tensor.numel() and p.tensor.device.type != "meta":
-            memory[p.tensor.device, p.tensor.data_ptr()].append(p)
+        if address := _address(p.tensor):
+            memory[p.tensor.device, address].append(p)
     find(
         "shared_memory",
         "error",

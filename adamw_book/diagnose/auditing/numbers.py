@@ -39,6 +39,7 @@ def audit_numbers(
     """
     lr = above_zero("lr", lr)
     weight_decay = number("weight_decay", weight_decay, 0, needed="a finite number of 0 or more")
+    number("lr · weight_decay", lr * weight_decay, 0, 1e301, "a product that a float can hold")
     beta1 = number("beta1", beta1, 0, 1, "a number of 0 or more and less than 1")
     if gradient_rms is not None:
         gradient_rms = above_zero("gradient_rms", gradient_rms)

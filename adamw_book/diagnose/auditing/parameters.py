@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 KINDS = ("matrix", "embedding", "bias", "norm", "vector")  # vector: gains and scales that belong to no norm
@@ -28,6 +29,24 @@ class Parameter:
         return self.names[0] if self.names else f"a {self.kind} {tuple(self.tensor.shape)}"
 
 
+def torch_optimizer(optimizer) -> Optimizer:
+    """The torch optimizer itself, out of Accelerate's or Lightning's wrapper. Raises TypeError for what is none, and
+    ValueError where it holds no parameters, in a group or at all, or some whose shape is not known yet."""
+    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = optimizer.optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"optimizer: {type(optimizer).__name__}; a torch.optim.Optimizer (to audit, or TrainingArguments) is needed"
+        )
+    empty = [i for i, group in enumerate(optimizer.param_groups) if not group["params"]]
+    if empty or not optimizer.param_groups:
+        which = f"groups {empty} hold" if empty else "its param_groups hold"
+        raise ValueError(f"optimizer: {which} no parameters; give each group some, or leave it out")
+    if any(is_lazy(p) for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("optimizer: holds parameters without a shape, of lazy modules; call the model once before")
+    return optimizer
+
+
 def kind_of(name: str, tensor: Tensor, module: nn.Module | None = None) -> str:
     """One of ``KINDS``: by the module that owns the parameter where it is known, by the name, by the number of axes."""
     leaf = name.rpartition(".")[2]
@@ -44,8 +63,10 @@ def kind_of(name: str, tensor: Tensor, module: nn.Module | None = None) -> str:
 
 def parameters_of(optimizer: Optimizer, model: nn.Module | None = None) -> list[Parameter]:
     """Every tensor of the optimizer or the model, once; without a model, kinds come from names that the groups hold
-    (``model.named_parameters()`` gives them) or from the number of axes alone."""
+    (``model.named_parameters()`` gives them) or from the number of axes alone. TypeError for what is no model."""
     held, tensors, names, kinds = defaultdict(list), {}, defaultdict(list), {}
+    if not isinstance(model, nn.Module | None):
+        raise TypeError(f"model: {type(model).__name__}; a torch.nn.Module, or None, is needed")
     if model is not None:
         for prefix, module in model.named_modules(remove_duplicate=False):
             for leaf, tensor in module.named_parameters(recurse=False, remove_duplicate=False):

@@ -53,6 +53,8 @@ def rates(
         )
     if isinstance(schedule, ReduceLROnPlateau):
         raise ValueError("schedule: ReduceLROnPlateau follows a loss that is not known yet; give a name or the factors")
+    while isinstance(getattr(schedule, "scheduler", None), LRScheduler):  # Accelerate's wrapper
+        schedule = schedule.scheduler
     if hasattr(schedule, "step") and hasattr(schedule, "optimizer"):
         return _stepped(optimizer, schedule, steps, interval)
     # A group that a scheduler has been made for says what its rate starts from.
@@ -61,16 +63,28 @@ def rates(
         factors, start = np.ones(steps), lr
     elif isinstance(schedule, str):
         factors = named_factors(schedule, steps, warmup, final)
-    elif callable(schedule):
-        factors = np.array([float(schedule(t // interval)) for t in range(steps)])
     else:
-        factors = np.asarray(schedule, float)
-        if factors.shape != (steps,):
-            raise ValueError(f"schedule: shape {factors.shape}; one factor for each of the {steps} steps is needed")
+        factors = _given(schedule, steps, interval)
     wrong = np.flatnonzero(~((factors >= 0) & (factors < np.inf)))
     if len(wrong):
         raise ValueError(f"schedule: {factors[wrong[0]]} at step {wrong[0]}; finite factors of 0 or more are needed")
     return np.outer(start, factors), np.repeat(decay[:, None], steps, 1)
+
+
+def _given(schedule, steps: int, interval: int) -> np.ndarray:
+    """The factors (steps,) of a function of the step, or of a sequence."""
+    try:
+        called = callable(schedule)
+        factors = np.array([float(schedule(t // interval)) for t in range(steps)] if called else schedule, float)
+    except Exception as error:
+        name = getattr(schedule, "__name__", type(schedule).__name__)
+        raise ValueError(
+            f"schedule: {name} raises {type(error).__name__}: {error}; a torch scheduler, a name, a function of the "
+            f"step that returns a factor, or {steps} factors are needed"
+        ) from error
+    if factors.shape != (steps,):
+        raise ValueError(f"schedule: shape {factors.shape}; one factor for each of the {steps} steps is needed")
+    return factors
 
 
 def _stepped(optimizer: Optimizer, scheduler, steps: int, interval: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from adamw_book.arguments import whole
 
 from .decay import Decay, decay_of
-from .parameters import parameters_of
+from .parameters import parameters_of, torch_optimizer
 from .rates import value_of
 
 COLUMNS = ["step", "group", "kind", "lr", "param_norm", "decay_norm", "gradient_norm", "cosine"]
@@ -44,21 +44,13 @@ class DecayRecorder:
         self.detach()
 
     def attach(self, optimizer: Optimizer, model: nn.Module | None = None) -> DecayRecorder:
-        """Record this optimizer from now on. Raises RuntimeError where one is attached, TypeError for what is none."""
+        """Record this optimizer from now on. Raises RuntimeError where one is attached, else as :func:`audit` does."""
         if self._hooks:
             raise RuntimeError("attach: an optimizer is attached; detach() it first")
-        while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-            optimizer = optimizer.optimizer
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer: {type(optimizer).__name__}; a torch optimizer is needed")
+        optimizer = torch_optimizer(optimizer)
         kinds = {id(p.tensor): p.kind for p in parameters_of(optimizer, model)}
         self._kinds = [[(p, kinds[id(p)]) for p in group["params"]] for group in optimizer.param_groups]
-        self._how = [
-            decay_of(optimizer, group, value_of(group, "lr", "") or 1e-3, max(p.ndim for p in group["params"]))
-            if value_of(group, "weight_decay", "")
-            else Decay("none")
-            for group in optimizer.param_groups
-        ]
+        self._how = [_how(optimizer, i) for i in range(len(self._kinds))]
         self._left = [1.0] * len(self._kinds)
         self._start: dict[tuple[int, str], float] = {}
         self._optimizer, self._explained = optimizer, getattr(optimizer, "explain", None)
@@ -86,7 +78,8 @@ class DecayRecorder:
             self._shares.append(share if how.how == "decoupled" else 0.0)
         self._now = self._steps % self.every == 0
         if self._now and self._explained is None:
-            self._copies = [{p: p.detach().clone() for p, _ in own if p.grad is not None} for own in self._kinds]
+            # A closure, as Lightning passes one, makes the gradients later: who took part is seen after the step.
+            self._copies = [{p: p.detach().clone() for p, _ in own} for own in self._kinds]
 
     def _after(self, optimizer: Optimizer, args, kwargs) -> None:
         if self._now:
@@ -103,7 +96,7 @@ class DecayRecorder:
                 norms = [float(norm) for norm in explained[p]]
                 product = 0.0 if math.isnan(norms[3]) else norms[1] * norms[2] * norms[3]
                 sums[kind] += torch.tensor([norms[0] ** 2, norms[1] ** 2, norms[2] ** 2, product], dtype=torch.float64)
-            elif explained is None and p in self._copies[i]:
+            elif explained is None and p.grad is not None:
                 before = self._copies[i][p].double().flatten().cpu()
                 decay = self._shares[i] * before
                 gradient = before - p.detach().double().flatten().cpu() - decay
@@ -170,11 +163,14 @@ class DecayRecorder:
         return norm, step, cosine
 
     def lightning(self):
-        """A callback for Lightning's Trainer. Raises ImportError without it."""
+        """A callback for Lightning's Trainer: records the first optimizer of a fit. Raises ImportError without it."""
         try:
             from lightning.pytorch.callbacks import Callback
         except ImportError:
-            from pytorch_lightning.callbacks import Callback
+            try:
+                from pytorch_lightning.callbacks import Callback
+            except ImportError as error:
+                raise ImportError("lightning() needs Lightning: pip install lightning") from error
         recorder = self
 
         class Record(Callback):
@@ -184,19 +180,34 @@ class DecayRecorder:
             def on_train_end(self, trainer, module) -> None:
                 recorder.detach()
 
+            def on_exception(self, trainer, module, exception) -> None:
+                recorder.detach()
+
         return Record()
 
     def hugging_face(self):
-        """A callback for Hugging Face's Trainer. Raises ImportError without transformers."""
-        from transformers import TrainerCallback
-
+        """A callback for Hugging Face's Trainer: records each ``train()``. Raises ImportError without transformers."""
+        try:
+            from transformers import TrainerCallback
+        except ImportError as error:
+            raise ImportError("hugging_face() needs transformers: pip install transformers accelerate") from error
         recorder = self
 
         class Record(TrainerCallback):
             def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs) -> None:
+                recorder.detach()  # a train() that broke off tells its callbacks nothing
                 recorder.attach(optimizer, model)
 
             def on_train_end(self, args, state, control, **kwargs) -> None:
                 recorder.detach()
 
         return Record()
+
+
+def _how(optimizer: Optimizer, i: int) -> Decay:
+    """How the decay of group ``i`` acts, tried at the rate that it has now."""
+    group, where = optimizer.param_groups[i], f"in group {i}"
+    lr, weight_decay = value_of(group, "lr", where), value_of(group, "weight_decay", where)
+    if not weight_decay:
+        return Decay("none")
+    return decay_of(optimizer, group, lr or 1e-3, max(p.ndim for p in group["params"]))

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from adamw_book.arguments import whole
 
-from .course import number, sizes
+from .course import above_zero, number, sizes
 
 # The Trainer's own patterns (transformers 5, Trainer.get_decay_parameter_names); torch's LayerNorm is exempt as well.
 _EXEMPT = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
@@ -28,7 +28,7 @@ _SCHEDULES = {
 class Run(NamedTuple):
     optimizer: Optimizer
     steps: int
-    schedule: str
+    schedule: str | None
     warmup: int
     epochs_per_step: float | None
 
@@ -38,11 +38,11 @@ def is_training_arguments(value) -> bool:
     return all(hasattr(value, name) for name in ("learning_rate", "weight_decay", "lr_scheduler_type", "max_steps"))
 
 
-def run_of(arguments, model: nn.Module | None, steps=None, batch_size=None, dataset_size=None) -> Run:
+def run_of(arguments, model: nn.Module | None, steps=None, batch_size=None, dataset_size=None, named=True) -> Run:
     """The optimizer, with the Trainer's groups where a model is given (else one stand-in matrix), and the schedule.
 
-    Raises ValueError for an optimizer that is no AdamW, a schedule that has no name here, and where the number of steps
-    cannot be told.
+    Raises ValueError for an optimizer that is no AdamW, a schedule that has no name here (where it has to be ``named``:
+    else it is None), and where the number of steps cannot be told.
     """
     name = str(getattr(arguments.optim, "value", arguments.optim))
     if not name.startswith("adamw"):
@@ -50,10 +50,12 @@ def run_of(arguments, model: nn.Module | None, steps=None, batch_size=None, data
             f"optim: {name!r} is no AdamW; audit the optimizer itself: audit(trainer.create_optimizer(), …)"
         )
     kind = str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type))
-    if kind not in _SCHEDULES:
+    if named and kind not in _SCHEDULES:
         known = ", ".join(map(repr, _SCHEDULES))
         raise ValueError(f"lr_scheduler_type: {kind!r} is none of {known}; give its scheduler or factors as schedule")
     accumulated = getattr(arguments, "gradient_accumulation_steps", 1)
+    epochs = above_zero("num_train_epochs", arguments.num_train_epochs)
+    dataset_size = dataset_size if dataset_size is None else whole("dataset_size", dataset_size)
     if batch_size is None and dataset_size is not None:
         each = getattr(arguments, "train_batch_size", None) or arguments.per_device_train_batch_size
         batch_size = min(each * accumulated * getattr(arguments, "world_size", 1), dataset_size)
@@ -61,7 +63,7 @@ def run_of(arguments, model: nn.Module | None, steps=None, batch_size=None, data
     if steps is None and arguments.max_steps > 0:
         steps = arguments.max_steps
     elif steps is None and epochs_per_step:
-        steps = math.ceil(arguments.num_train_epochs * math.ceil(1 / epochs_per_step))
+        steps = math.ceil(epochs * -(-dataset_size // batch_size))
     elif steps is None:
         raise ValueError("steps: TrainingArguments count epochs; give dataset_size, steps, or max_steps there")
     steps = whole("steps", steps)
@@ -78,7 +80,7 @@ def run_of(arguments, model: nn.Module | None, steps=None, batch_size=None, data
     else:
         groups = _groups(model, weight_decay)
     warmup = 0 if kind == "constant" else warmup
-    return Run(torch.optim.AdamW(groups, **coefficients), steps, _SCHEDULES[kind], warmup, epochs_per_step)
+    return Run(torch.optim.AdamW(groups, **coefficients), steps, _SCHEDULES.get(kind), warmup, epochs_per_step)
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict]:

@@ -1,0 +1,280 @@
+"""Each finding of an audit, and a run that shows that it is true."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from specimens import Deaf, Model, codes, groups, matrix
+from torch import nn
+from torch.optim import lr_scheduler
+
+import adamw_book
+from adamw_book.diagnose import audit, audit_numbers, auditing
+from adamw_book.dynamics import drive, silent
+
+SHOWN: set[str] = set()
+
+
+def shows(*found: str):
+    """Marks the test whose run shows a finding."""
+    SHOWN.update(found)
+    return lambda test: test
+
+
+def numbers(**arguments) -> list[str]:
+    return [finding["code"] for finding in audit_numbers(**arguments)["findings"]]
+
+
+# ---- Of numbers
+
+
+@shows("share_above_one")
+def test_a_share_above_one_turns_signs():
+    assert numbers(lr=0.1, weight_decay=15.0, steps=10)[0] == "share_above_one"
+    path = drive(silent, torch.ones(1, 1), 4, lr=0.1, weight_decay=15.0)[:, 0, 0]
+    assert (path[1:] * path[:-1] < 0).all()
+    assert "share_above_one" not in numbers(lr=0.1, weight_decay=9.9, steps=10)
+
+
+@shows("share_above_momentum")
+def test_a_share_above_momentum_forgets_before_it():
+    assert "share_above_momentum" in numbers(lr=0.1, weight_decay=2.0, steps=100)
+    assert "share_above_momentum" not in numbers(lr=0.1, weight_decay=0.9, steps=100)
+    # one gradient at the first of ten steps: what it still moves at the last has outlived what was there before it
+    path = drive(lambda t, w: torch.full_like(w, float(t == 0)), torch.zeros(1, 1), 11, lr=0.1, weight_decay=2.0)
+    untouched = drive(silent, torch.ones(1, 1), 11, lr=0.1, weight_decay=2.0)
+    momentum_left, weight_left = 0.9**10, untouched[10].item()
+    assert weight_left < momentum_left and path[-1].item() < 0
+
+
+@shows("no_decay")
+def test_no_decay_leaves_everything():
+    assert numbers(lr=1e-3, weight_decay=0.0, steps=100) == ["no_decay"]
+    assert (drive(silent, torch.ones(1, 1), 100, lr=1e-3, weight_decay=0.0) == 1).all()
+
+
+@shows("decay_idle")
+def test_idle_decay_changes_nothing_that_matters():
+    settings = {"lr": 1e-3, "weight_decay": 0.1, "steps": 400}
+    assert numbers(**settings) == ["decay_idle"]
+    draws = torch.randn(400, 1, 50, generator=torch.Generator().manual_seed(0))
+    start = torch.randn(1, 50, generator=torch.Generator().manual_seed(1))
+    ends = [drive(lambda t, w: draws[t], start, 400, lr=1e-3, weight_decay=decay)[-1] for decay in (0.1, 0.0)]
+    # the same gradient steps: what decay takes is at most 5% of the start and of each step
+    assert ((ends[0] - ends[1]).abs() <= 0.05 * (start.abs() + 1e-3 * 400)).all()
+    assert numbers(lr=1e-3, weight_decay=0.2, steps=400) == []
+
+
+def test_the_decay_that_a_fix_suggests_leaves_a_third():
+    settings = {"lr": 1e-3, "steps": 5000, "schedule": "cosine", "warmup": 500}
+    [finding] = audit_numbers(weight_decay=1e-3, **settings)["findings"]
+    suggested = float(finding["fix"].split()[0].removeprefix("weight_decay="))
+    assert audit_numbers(weight_decay=suggested, **settings)["remaining"] == pytest.approx(math.exp(-1), rel=0.05)
+
+
+@shows("decay_in_warmup")
+def test_most_of_the_decay_is_done_before_the_rate_is_at_its_peak():
+    settings = {"lr": 1e-2, "weight_decay": 1.0, "steps": 100, "schedule": "linear", "warmup": 60}
+    assert numbers(**settings) == ["decay_in_warmup"]
+    path = drive(silent, torch.ones(1, 1), 100, lr=1e-2, weight_decay=1.0, schedule="linear", warmup=0.6)[:, 0, 0]
+    assert path[60].log() / path[-1].log() > 0.5
+    assert numbers(**settings | {"warmup": 6}) == []  # the shorter climb that the fix names
+
+
+@shows("initial_forgotten")
+def test_initial_weights_are_forgotten():
+    settings = {"lr": 1e-2, "weight_decay": 1.0, "steps": 1000}
+    assert numbers(**settings) == ["initial_forgotten"]
+    draws = torch.randn(1000, 1, 50, generator=torch.Generator().manual_seed(0))
+    starts = torch.zeros(1, 50), torch.full((1, 50), 5.0)
+    ends = [drive(lambda t, w: draws[t], start, 1000, lr=1e-2, weight_decay=1.0)[-1] for start in starts]
+    assert (ends[0] - ends[1]).abs().max() < 0.01 * 5
+
+
+# ---- Of an optimizer
+
+
+@shows("coupled")
+def test_coupled_l2_pulls_hardest_where_gradients_are_small():
+    w = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
+    scale = torch.tensor([[1e-3, 1e-3], [1.0, 1.0]], dtype=torch.float64)
+    optimizer = torch.optim.Adam([w], lr=1e-3, weight_decay=1e-2)
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(500):
+        w.grad = scale * torch.randn(2, 2, generator=rng, dtype=torch.float64)
+        optimizer.step()
+    assert w[0].abs().mean() < 0.7 < w[1].abs().mean()
+    found = audit(optimizer, steps=500)
+    assert codes(found) == ["coupled"] and "torch.optim.AdamW" in found.findings[0].fix
+    # √v̂ of the weaker half is near ℓ, of the stronger near 1; the median lies between
+    assert 1e-2 / 1.5 < found.table["comparable_decay"][0] < 10
+
+
+@shows("exempt_decayed")
+def test_exempt_parameters_that_are_decayed_and_the_groups_that_mend_it():
+    model = Model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0)
+    found = audit(optimizer, model, 100)
+    assert "exempt_decayed" in codes(found)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert torch.equal(model.norm.weight, torch.full((4,), 0.99))
+    [fix] = [finding.fix for finding in found.findings if finding.code == "exempt_decayed"]
+    scope = {"torch": torch, "model": model}
+    exec(fix, scope)
+    mended = audit(scope["optimizer"], model, 100)
+    assert codes(mended) == ["embedding_decayed", "tied"]
+
+
+@shows("in_two_groups")
+def test_a_parameter_in_two_groups_is_decayed_twice():
+    w = matrix()
+    optimizer = torch.optim.AdamW([{"params": [w]}, {"params": [matrix()]}], lr=1e-2)
+    assert "in_two_groups" not in codes(audit(optimizer, steps=1000))
+    optimizer.param_groups[1]["params"] = [w]
+    assert codes(audit(optimizer, steps=1000))[0] == "in_two_groups"
+    w.grad = torch.zeros(2, 2)
+    optimizer.step()
+    assert w[0, 0].item() == pytest.approx((1 - 1e-4) ** 2, rel=1e-6)
+
+
+@shows("not_held", "foreign")
+def test_what_the_optimizer_does_not_hold_rests_and_what_it_holds_of_another_model_is_trained_in_vain():
+    model, other = Model(), Model()
+    optimizer = torch.optim.AdamW(other.parameters(), lr=1e-2)
+    assert {"not_held", "foreign"} <= set(codes(audit(optimizer, model, 1000)))
+    before = model(torch.arange(20)).detach()
+    for p in (*model.parameters(), *other.parameters()):
+        p.grad = torch.ones_like(p)
+    start = other.hidden.weight.clone()
+    optimizer.step()
+    assert torch.equal(model(torch.arange(20)), before) and not torch.equal(other.hidden.weight, start)
+
+
+@shows("shared_memory")
+def test_two_parameters_over_one_memory():
+    first = matrix()
+    second = nn.Parameter(first.data)
+    optimizer = torch.optim.AdamW([first, second], lr=1e-2, weight_decay=1.0)
+    assert codes(audit(optimizer, steps=50)) == ["shared_memory"]
+    first.grad, second.grad = torch.zeros(2, 2), torch.zeros(2, 2)
+    optimizer.step()
+    assert first[0, 0].item() == pytest.approx(0.99**2)
+
+
+@shows("frozen_held", "frozen_decayed")
+def test_frozen_parameters():
+    w = matrix()
+    optimizer = torch.optim.AdamW([w], lr=1e-2, weight_decay=1.0)
+    w.requires_grad_(False)
+    assert codes(audit(optimizer, steps=50)) == ["frozen_held"]
+    optimizer.step()
+    assert torch.equal(w, torch.ones(2, 2))
+    w.grad = torch.zeros(2, 2)
+    assert codes(audit(optimizer, steps=50)) == ["frozen_decayed"]
+    optimizer.step()
+    assert w[0, 0].item() == pytest.approx(0.99)
+
+
+@shows("decay_rounded_away")
+def test_a_decay_that_16_bits_round_away():
+    for share, moves in ((1e-3, False), (3e-3, True)):
+        w = nn.Parameter(torch.ones(2, 2, dtype=torch.bfloat16))
+        optimizer = torch.optim.AdamW([w], lr=share, weight_decay=1.0)
+        assert ("decay_rounded_away" in codes(audit(optimizer, steps=100))) != moves
+        for _ in range(100):
+            w.grad = torch.zeros_like(w)
+            optimizer.step()
+        assert (w[0, 0].item() < 1) == moves
+
+
+@shows("no_rate")
+def test_without_a_rate_nothing_moves():
+    w = matrix()
+    optimizer = torch.optim.AdamW([w], lr=0.0, weight_decay=1.0)
+    assert "no_rate" in codes(audit(optimizer, steps=50))
+    w.grad = torch.ones(2, 2)
+    optimizer.step()
+    assert torch.equal(w, torch.ones(2, 2))
+
+
+def test_adams_default_is_no_decay():
+    assert codes(audit(torch.optim.Adam([matrix()]), steps=50)) == ["no_decay"]
+
+
+@shows("ignored")
+def test_an_optimizer_that_ignores_its_decay_ends_where_it_would_without():
+    ends = []
+    for weight_decay in (0.5, 0.0):
+        w = matrix()
+        optimizer = Deaf([w], weight_decay=weight_decay)
+        assert ("ignored" in codes(audit(optimizer, steps=100))) == (weight_decay > 0)
+        for _ in range(5):
+            w.grad = torch.ones(2, 2)
+            optimizer.step()
+        ends.append(w.detach())
+    assert torch.equal(*ends)
+
+
+@shows("lr_independent")
+def test_a_decay_that_ignores_lr_takes_the_same_share_at_any_rate():
+    for lr in (1e-2, 1e-4):
+        w = matrix()
+        optimizer = adamw_book.AdamW([w], lr=lr, weight_decay=1e-3, lr_independent=True)
+        found = audit(optimizer, steps=100)
+        assert codes(found) == ["lr_independent"]
+        for _ in range(100):
+            w.grad = torch.zeros(2, 2)
+            optimizer.step()
+        assert w[0, 0].item() == pytest.approx(found.table["remaining"][0], rel=1e-4)
+
+
+@shows("embedding_decayed")
+def test_rows_decay_in_steps_in_which_their_token_does_not_occur():
+    table = nn.Embedding(10, 4)
+    optimizer = torch.optim.AdamW(table.parameters(), lr=1e-2, weight_decay=1.0)
+    found = audit(optimizer, table, 20)
+    assert codes(found) == ["embedding_decayed"]
+    start = table.weight.detach().clone()
+    for _ in range(20):
+        optimizer.zero_grad()
+        table(torch.tensor([1, 2])).square().sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(table.weight[7].detach(), start[7] * found.table["remaining"][0])
+
+
+@shows("tied")
+def test_a_tied_tensor_is_decayed_once_a_step():
+    model = Model()
+    optimizer = torch.optim.AdamW(groups(model), lr=1e-2)
+    assert "tied" in codes(audit(optimizer, model, 100))
+    start = model.tokens.weight.detach().clone()
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    torch.testing.assert_close(model.head.weight.detach(), start * 0.99)
+
+
+@shows("schedule_unfinished", "rate_rises_again")
+def test_a_weight_of_noise_ends_wide_where_the_rate_has_not_come_down_or_is_up_again():
+    ends = {}
+    for length, expected in ((200, []), (2000, ["schedule_unfinished"]), (120, ["rate_rises_again"])):
+        w, rng = nn.Parameter(torch.zeros(20, 20)), torch.Generator().manual_seed(0)
+        optimizer = torch.optim.AdamW([w], lr=1e-1, weight_decay=0.5)
+        schedule = lr_scheduler.CosineAnnealingLR(optimizer, length)
+        found = audit(optimizer, steps=200, schedule=schedule)
+        assert codes(found) == expected + (["initial_forgotten"] if found.table["remaining"][0] < 0.01 else [])
+        for _ in range(200):
+            w.grad = torch.randn(20, 20, generator=rng)
+            optimizer.step()
+            schedule.step()
+        ends[length] = w.square().mean().sqrt().item()
+    assert ends[200] < 0.8 * min(ends[2000], ends[120])
+
+
+def test_every_finding_has_a_run_that_shows_it():
+    code = "".join(path.read_text(encoding="utf-8") for path in Path(auditing.__file__).parent.glob("*.py"))
+    assert set(re.findall(r'(?:Finding|find)\(\s*"(\w+)"', code)) == SHOWN
