@@ -24,7 +24,7 @@ SHOWN = ["group", "kind", "parameters", "share", "lr", "weight_decay", "decay", 
 WELL = "nothing found that would need to be mended"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """``table``: one row a group and kind of parameter; ``findings``: the worst first. Printed, it is a report."""
 
@@ -42,7 +42,7 @@ class Audit:
         ]
         return {"groups": rows, "findings": [finding.as_dict() for finding in self.findings]}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [self.table[SHOWN].to_string(index=False, float_format="{:.4g}".format)]
         for finding in self.findings:
             fix = finding.fix.replace("\n", "\n    ")

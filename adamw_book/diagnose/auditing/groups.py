@@ -11,15 +11,15 @@ from .finding import Finding
 from .parameters import Parameter
 
 GROUPS = """\
-decayed, exempt = [], []
+spared = {{}}  # a tied tensor stands in it once
 for module in model.modules():
-    for name, p in module.named_parameters(recurse=False):
-        spared = p.ndim < 2 or "norm" in type(module).__name__.lower()
-        (exempt if spared else decayed).append(p)
-decayed, exempt = list(dict.fromkeys(decayed)), list(dict.fromkeys(exempt))  # a tied tensor once
-optimizer = torch.optim.AdamW(
-    [{{"params": decayed, "weight_decay": {weight_decay:g}}}, {{"params": exempt, "weight_decay": 0.0}}], lr={lr:g}
-)"""
+    for p in module.parameters(recurse=False):
+        spared[p] = p.ndim < 2 or "norm" in type(module).__name__.lower()
+groups = [
+    {{"params": [p for p in spared if not spared[p]], "weight_decay": {weight_decay:g}}},
+    {{"params": [p for p in spared if spared[p]], "weight_decay": 0.0}},
+]
+optimizer = torch.optim.AdamW(groups, lr={lr:g})"""
 
 
 def paste(lr: float, weight_decay: float) -> str:

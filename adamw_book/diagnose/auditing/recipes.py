@@ -55,23 +55,23 @@ SOURCES = {
     ),
     "BERT": Source(
         "devlin2019bert",
-        'A.2: 256 sequences a step, a million steps, "approximately 40 epochs", which gives the size. optimization.py '
-        "of google-research/bert at eedf571 decays outside the gradient, scaled by the rate, without bias correction; "
-        "its straight fall begins at step 0, under the warm-up",
+        'Appendix A.2: 256 sequences a step, a million steps, "approximately 40 epochs", which gives the size. '
+        "optimization.py of google-research/bert at eedf571 decays outside the gradient, scaled by the rate, without "
+        "bias correction; its straight fall begins at step 0, under the warm-up",
         (0.9, 0.999),
         "biases, norms",
     ),
     "ViT": Source(
         "dosovitskiy2021image",
-        "4.1 and Table 3: ViT-B on ImageNet, 300 epochs at 4,096. The decay that the paper names stands for the share "
-        "η · λ in google-research/big_vision at 0127fb6: wd=0.0001 at lr=0.001 (configs/vit_i1k.py), scaled by the "
-        "schedule alone, on kernels alone (optax.py)",
+        "Section 4.1 and Table 3: ViT-B on ImageNet, 300 epochs at 4,096. The decay that the paper names stands for "
+        "the share η · λ in google-research/big_vision at 0127fb6: wd=0.0001 at lr=0.001 (configs/vit_i1k.py), scaled "
+        "by the schedule alone, on kernels alone (optax.py)",
         (0.9, 0.999),
         "biases, norms, embeddings",
     ),
     "Llama": Source(
         "touvron2023llama",
-        "2.3 and Table 2: 7B, 4 million tokens a step, 10¹² tokens",
+        "Section 2.3 and Table 2: 7B, 4 million tokens a step, 10¹² tokens",
         (0.9, 0.95),
         "not said",
     ),
