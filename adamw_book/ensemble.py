@@ -134,8 +134,8 @@ def train(
         (l2 has no schedule of its own); ``toward``, where decay pulls to: "zero", the default, or "start", the weights
         that ``task.start`` gives (parameters that it leaves out decay to zero).
     schedule: of the learning rate, a name in ``SCHEDULES``, for runs that name none of their own.
-    batch_size: examples a step, drawn without replacement epoch by epoch; None takes the whole training set at every
-    step.
+    batch_size: examples a step, drawn without replacement epoch by epoch; None takes the whole training set at
+        every step.
     record: the steps (0 … steps, counted in finished updates) at which ``evaluate``'s splits, "weight norm" (the
         Euclidean norm of all parameters) and ``measure`` are recorded; by default the end. Leave "test" out of
         ``evaluate`` until the last run.

@@ -39,12 +39,12 @@ class Federation:
     A reply that raises, or is refused (:func:`why_refused`), is left out: the others' weights are rescaled to 1, and
     the result's ``reports`` say which client, when and why. With fewer than ``quorum`` replies left the global model
     stays as it was, which is reported, too (client −1). Where moments are kept, those of a client that was left out
-    start again at 0. Each step records, beside the splits' metrics of the global
-    model (between two averages: of the average at that step), of every split but "train" the mean accuracy of the
-    clients' own models, "<split> client accuracy", and how often two clients' predictions agree, "<split> client
-    agreement"; the root mean square over clients of the distance from the model of the round's start, "client drift",
-    and from their mean, "client disagreement"; "replies left out", a count over all rounds. Raises ``ValueError`` for
-    arguments and columns that cannot be.
+    start again at 0. Each step records, beside the splits' metrics of the global model (between two averages: of the
+    average at that step), of every split but "train" the mean accuracy of the clients' own models, "<split> client
+    accuracy", and how often two clients' predictions agree, "<split> client agreement"; the root mean square over
+    clients of the distance from the model of the round's start, "client drift", and from their mean, "client
+    disagreement"; "replies left out", a count over all rounds. Raises ``ValueError`` for arguments and columns that
+    cannot be.
     """
 
     name: str

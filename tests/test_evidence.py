@@ -17,6 +17,7 @@ from adamw_book.evidence import (
     grid,
     paired,
     retrain,
+    scale_of,
     show,
     verdict,
 )
@@ -111,6 +112,14 @@ def test_a_message_names_the_first_eight_of_many():
 )
 def test_show(text, expected):
     assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "scale"),
+    [("test balanced accuracy", "pp"), ("test client agreement", "pp"), ("client disagreement", "raw")],
+)
+def test_shares_are_told_in_percentage_points_and_other_metrics_as_they_are(metric, scale):
+    assert scale_of(metric) == scale
 
 
 def test_effect_as_text():

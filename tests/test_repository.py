@@ -110,10 +110,22 @@ def test_labels_are_the_only_ones_of_their_name():
     assert found and sorted({label for label in found if found.count(label) > 1}) == []
 
 
-def test_links_of_the_readme_lead_to_files():
-    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_the_texts_at_the_root_lead_to_files(name: str):
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+
+
+def test_what_the_guide_for_contributors_names_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z-]+(?: [a-z-]+)*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    asked = set(re.findall(r"(?:`|&& |=pictures |^)make ([a-z]+)", text, re.MULTILINE))
+    assert asked and asked <= {name for line in targets for name in line.split()}
+    modules = [path for path in tracked() if path.suffix == ".py"]
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert named and [n for n in named if not any(m.as_posix().endswith(f"/{n}") for m in modules)] == []
+    assert "CONTRIBUTING.md" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_licence_of_the_text_excepts_what_others_wrote():

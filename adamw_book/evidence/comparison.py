@@ -12,7 +12,7 @@ from scipy import stats
 
 from .tables import rows_at, some
 
-_FRACTIONS = ("accuracy", "recall")
+_FRACTIONS = ("accuracy", "recall", "client agreement")
 
 
 def show(x: float, digits: int = 3, unit: str = "", sign: bool = True) -> str:
@@ -28,8 +28,8 @@ def show(x: float, digits: int = 3, unit: str = "", sign: bool = True) -> str:
 
 
 def scale_of(metric: str) -> str:
-    """The scale on which differences of a metric read best: "pp" (percentage points) for accuracies and recalls, else
-    "raw"."""
+    """The scale on which differences of a metric read best: "pp" (percentage points) for accuracies, recalls and the
+    agreement of clients, else "raw"."""
     return "pp" if any(word in metric.lower() for word in _FRACTIONS) else "raw"
 
 

@@ -180,6 +180,32 @@ def test_what_has_no_answer_is_refused(call, message):
         call()
 
 
+def test_exempting_is_judged_at_the_best_rate_with_lambda_tuned_on_each_side_and_with_lambda_kept(monkeypatch):
+    spared = {("validation", 1.0): 0.9, ("test", 1.0): 0.80}
+    taken = {("validation", 10.0): 0.9, ("test", 1.0): 0.70, ("test", 10.0): 0.78}
+
+    def value(arm, lr, decay, seed, split):
+        return (spared.get((split, decay), 0.5) if lr == 0.1 else 0.4) + 0.001 * seed
+
+    class Trained:
+        def train(self, runs, splits, decays):
+            assert all(map(decays, ("layers.0.weight", "layers.0.bias", "norms.0.weight"))), "this side decays all"
+            assert set(runs["lr"]) == {0.1}
+            found = [taken.get((splits[0], d), 0.5) for d in runs["weight_decay"]] + 0.001 * runs["seed"]
+            return runs.assign(metric=f"{splits[0]} accuracy", step=600, value=found)
+
+    model = "MLP, LayerNorm"
+    monkeypatch.setitem(decay_map.CONDITIONS, model, Trained())
+    monkeypatch.setitem(decay_map.DECAYS, model, {"AdamW": [0.1, 1.0, 10.0]})
+    monkeypatch.setattr(decay_map, "TUNING_SEEDS", range(8))
+    monkeypatch.setattr(decay_map, "EVALUATION_SEEDS", range(100, 106))
+    table = table_of(value).assign(condition=model)
+    validation = table["metric"] == "validation accuracy"
+    found = decay_map.exempting({"map": table[validation], "transfer": table[~validation]})
+    assert {name: round(effect.mean, 6) for name, effect in found.items()} == {"each λ tuned": 0.02, "λ kept": 0.10}
+    assert {(e.treatment, e.control) for e in found.values()} == {("exempt", "all decay")}
+
+
 def test_the_box_is_measured_on_torchs_adamw():
     table = decay_map.box([0.5, 0.999], [1.0, 3.0], iter([1, 30]))  # steps may come one by one
     assert list(table.columns) == [(f"β₂ = {b}", f"{t} steps") for b in (0.5, 0.999) for t in (1, 30)]
