@@ -7,6 +7,7 @@ from .measured import (
     host_seconds,
     parameters,
     race,
+    race_table,
     records,
     stand_in,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "host_seconds",
     "parameters",
     "race",
+    "race_table",
     "records",
     "stand_in",
 ]

@@ -117,3 +117,30 @@ def asked_table(found: list[dict]) -> pd.DataFrame:
             if row["measured"] is not None or row["what"] not in rows:
                 rows[row["what"]] = row
     return pd.DataFrame(list(rows.values()), columns=["what", "device", "asked", "measured", "met"])
+
+
+def race_table(found: list[dict]) -> pd.DataFrame:
+    """The records' races of whole steps, one row a contender.
+
+    Columns: device, kind ("GPU" or "CPU"), race, tensors, numbers, contender ("this book's" or torch's), ms (a whole
+    step, until the device is done), floor ms (the least that its bytes take at the triad's bandwidth), launches
+    (nan on a CPU).
+    """
+    rows = [
+        {
+            "device": record["device"],
+            "kind": record["kind"],
+            "race": name,
+            "tensors": race["tensors"],
+            "numbers": race["numbers"],
+            "contender": "this book's" if contender == "adamw_book" else contender,
+            "ms": 1e3 * times["whole"],
+            "floor ms": 1e3 * times["share"] * times.get("device", times["whole"]),
+            "launches": times.get("launches", float("nan")),
+        }
+        for record in found
+        for name, race in record["scenarios"].items()
+        for contender, times in race["contenders"].items()
+    ]
+    columns = ["device", "kind", "race", "tensors", "numbers", "contender", "ms", "floor ms", "launches"]
+    return pd.DataFrame(rows, columns=columns)
