@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
 import threading
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -268,6 +270,20 @@ def test_links_within_the_book_lead_somewhere(html: Path, page: str):
 def test_a_page_loads_nothing_from_elsewhere(html: Path, page: str):
     loads = anchors(html / f"{page}.html").loads
     assert [address for address in loads if re.match(r"(https?:)?//", address)] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if source(ROOT, page).suffix == ".ipynb"])
+def test_the_notebook_beside_a_page_says_what_the_page_says(html: Path, page: str):
+    """Numbers of equations and exercises, and the names of papers."""
+    notebook = json.loads((html / "notebooks" / f"{page}.ipynb").read_text(encoding="utf-8"))
+    text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    shown = (html / f"{page}.html").read_text(encoding="utf-8")
+    assert re.findall(r"\\tag\{([\d.]+)\}", text) == re.findall(r'class="eqno">\(([\d.]+)', shown)
+    assert re.findall(r"### (Exercise [\d.]+)", text) == re.findall(r'caption-number">(Exercise [\d.]+)', shown)
+    for cited in re.findall(r'id="id\d+">\[<a class="reference internal"[^>]*>(.*?)</a>', shown):
+        assert re.sub("</?em>", "*", unescape(cited)) in text + "".join(
+            "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"
+        )
 
 
 def test_no_page_names_a_folder_of_the_machine_that_built_it(html: Path):
