@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from contents import pages, source
+from launch_buttons import PLAIN_BRANCH, PLAIN_FOLDER
 
 nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
 pytest.importorskip("pybtex", reason="the book's tools are not installed: pip install -r requirements.txt")
@@ -296,3 +298,40 @@ def test_a_notebook_from_nowhere_says_what_to_type(tmp_path: Path):
     done = run_setup(tmp_path / "content", Origin())
     assert "ModuleNotFoundError: adamw_book is not installed" in done.stderr
     assert "Set REPOSITORY above" in done.stderr and names(tmp_path / "content") == []
+
+
+# ---- Published on a branch of its own
+
+
+def publishing() -> dict:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8"))
+    return workflow["jobs"]["notebooks"]
+
+
+def test_only_a_push_that_was_audited_and_tested_is_published_and_only_that_job_may_write():
+    job = publishing()
+    assert job["if"] == "github.event_name == 'push'" and set(job["needs"]) == {"audit", "build"}
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8"))
+    may = {name: own.get("permissions", workflow["permissions"]) for name, own in workflow["jobs"].items()}
+    assert [name for name, own in may.items() if own.get("contents") == "write"] == ["notebooks"]
+
+
+def test_the_workflow_pushes_the_notebooks_and_nothing_else(remote, tmp_path: Path):
+    bare, _ = remote
+    html = tmp_path / "html"
+    write_plain(ROOT, html / PLAIN_FOLDER, ORIGIN)
+    (html / "index.html").touch()
+    (html / "chapters").mkdir()
+    (html / "chapters" / "preface.html").touch()
+    artifact = tmp_path / "artifact.tar"
+    subprocess.run(["tar", "-c", "-f", str(artifact), "-C", str(html), "."], check=True)
+    *_, step = publishing()["steps"]
+    environment = os.environ | {"ARTIFACT": str(artifact), "GITHUB_SHA": "c" * 40}
+    for run in ("first", "second"):  # the branch is not there, and is there
+        clone = tmp_path / run
+        git(tmp_path, "clone", "--quiet", "--depth=1", bare.as_uri(), run)
+        subprocess.run(["bash", "-eo", "pipefail", "-c", step["run"]], cwd=clone, env=environment, check=True)
+        published = set(git(bare, "ls-tree", "-r", "--name-only", PLAIN_BRANCH).split("\n"))
+        assert published == {"README.md", *(f"{page}.ipynb" for page in CHAPTERS)}
+        assert git(bare, "rev-list", "--count", PLAIN_BRANCH) == "1"
+    assert git(bare, "show", "main:adamw_book/__init__.py") == "VERSION = 'newest'"
