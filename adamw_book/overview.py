@@ -93,8 +93,9 @@ def told(
 
     texts: {outcome: what was found}; where the record bears an outcome that has no text, the claim's statement stands
     there. "{effects[regime]}" in a text becomes that regime's mean and interval. chance: the corrected probability,
-    said where a supported or opposite claim does not reach 5%. address: where a chapter is to be found. Raises ValueError for a text that names an outcome, and
-    for an outcome that there is not; KeyError for a regime that the record does not hold.
+    said where a supported or opposite claim does not reach 5%. address: where a chapter is to be found. Raises
+    ValueError for a text that names an outcome, and for an outcome that there is not; KeyError for a regime that the
+    record does not hold.
     """
     for outcome, text in texts.items():
         if outcome not in OUTCOMES:
