@@ -15,17 +15,21 @@ MEANS = {
 }
 
 
-def pair_gains(record: Record, treatment: str, control: str, rule: str | None = None, metric: str = "") -> np.ndarray:
-    """What `treatment` is ahead of `control` in the record's deciding condition, for each pair of near-tied winners, by
-    their means over the evaluation seeds, in the metric's unit; (candidates of the one, of the other).
+def pair_gains(
+    record: Record, treatment: str, control: str, rule: str | None = None, condition: str = "", metric: str = ""
+) -> np.ndarray:
+    """What `treatment` is ahead of `control`, for each pair of near-tied winners, by their means over the evaluation
+    seeds, in the metric's unit; (candidates of the one, of the other).
 
-    rule: the rule of choice whose candidates count; None: all that were evaluated. metric: the claim's own where "".
+    rule: the rule of choice whose candidates count; None: all that were evaluated. condition, metric: those that decide
+    the claim where "".
     """
-    tested = record.tables["evaluation"].query("condition == @record.claim.primary")
+    condition = condition or record.claim.primary
+    tested = record.tables["evaluation"].query("condition == @condition")
     tested = tested[tested["metric"] == (metric or record.claim.metric)]
     settings = [c for c in ("arm", "lr", "weight_decay", "l2", "pull", "toward") if c in tested]
     if rule is not None:
-        tied = record.tables["candidates"].query("condition == @record.claim.primary and rule == @rule")
+        tied = record.tables["candidates"].query("condition == @condition and rule == @rule")
         tested = tested.merge(tied[settings])
     means = tested.groupby(settings, sort=False, dropna=False)["value"].mean()
     return np.subtract.outer(means[treatment].to_numpy(), means[control].to_numpy())

@@ -38,7 +38,10 @@ def near_tie(gains: object, survives: bool) -> str:
 def through_time(factor: float) -> str:
     """What a recurrent matrix that is a fifth smaller makes of the first step's gradient, relative to the last's."""
     value = number(factor, "factor")
-    ask(not 0.7 < value < 0.9, "That is one step back. How many does the gradient take from the last input to the first?")
+    ask(
+        not 0.7 < value < 0.9,
+        "That is one step back. How many does the gradient take from the last input to the first?",
+    )
     ask(value < 1, "A smaller matrix shrinks what is sent back through it.")
     ask(0.8**23 / 10 < value < 0.1, f"A factor of {value:.2g} is not what 23 steps back, each about 0.8, amount to.")
     return "Each step back costs another factor of about 0.8."
