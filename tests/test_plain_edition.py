@@ -33,7 +33,7 @@ def book() -> Book:
 
 @pytest.fixture(scope="module")
 def edition(book: Book) -> dict:
-    return {page: plain(ROOT, page, book, ORIGIN) for page in CHAPTERS}
+    return {page: plain(page, book, ORIGIN) for page in CHAPTERS}
 
 
 def sources(page: str) -> list:
@@ -125,7 +125,7 @@ def test_papers_are_cited_by_name_and_listed(edition, book: Book, page: str):
 
 
 def test_a_link_that_the_site_has_no_address_for_is_left_as_words(book: Book):
-    made = plain(ROOT, "chapters/preface", book, Origin())
+    made = plain("chapters/preface", book, Origin())
     assert "memorising wrong labels" in markdown(made) and ".html" not in markdown(made)
     assert raw_constructs(markdown(made)) == []
 
@@ -159,6 +159,27 @@ def test_roles_become_words_and_links(book: Book):
 def test_what_the_plain_edition_does_not_know_is_named(book: Book, text: str, message: str):
     with pytest.raises(ValueError, match=message):
         Translator(book, "chapters/preface", SITE).blocks(text, print, print)
+
+
+def test_results_stand_in_it_and_lead_to_the_pages(book: Book):
+    sentence = "Eq. {eq}`eq-noise`, [a chapter](../part/one.ipynb)"
+    table = '<a href="../part/one.html">a chapter</a>'
+
+    def executed(notebook):
+        *_, last = (cell for cell in notebook.cells if "remove-input" in cell.metadata.get("tags", []))
+        data = {"text/markdown": sentence, "text/html": table, "text/plain": "…"}
+        last.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=3, metadata={"a": 1})]
+        return notebook
+
+    made = plain("chapters/practice/ledger", book, ORIGIN, executed)
+    [found] = [output for cell in made.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert found["data"]["text/html"] == f'<a href="{SITE}/chapters/part/one.html">a chapter</a>'
+    number = book.places["eq-noise"].text
+    page = book.places["eq-noise"].page
+    assert found["data"]["text/markdown"] == (
+        f"Eq. [({number})]({SITE}/{page}.html#equation-eq-noise), [a chapter]({SITE}/chapters/part/one.html)"
+    )
+    assert not found["metadata"] and found["execution_count"] is None
 
 
 def test_the_edition_is_written_anew(tmp_path: Path):

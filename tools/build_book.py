@@ -266,14 +266,15 @@ def without_results(root: Path, chapters: list[str]) -> list[str]:
     return [name for name, path in paths.items() if not path.exists() or "cell_output" not in path.read_text("utf-8")]
 
 
-def write_plain_edition(root: Path) -> None:
-    """Put the chapters as plain notebooks beside the pages. Raises ValueError for what these cannot say."""
+def write_plain_edition(root: Path, executions: Executions) -> None:
+    """Put the chapters, with results, as plain notebooks beside the pages. Raises ValueError for what is unknown."""
     sys.path.insert(0, str(root / "_ext"))
     from launch_buttons import PLAIN_FOLDER, commit, repository, site
 
     url, branch = repository(root)
     origin = Origin(url, branch, commit(root), site(url))
-    write_plain(root, root / "_build" / "html" / PLAIN_FOLDER, origin)
+    folder = root / "_build" / "html" / PLAIN_FOLDER
+    write_plain(root, folder, origin, lambda notebook: executions.cache.merge_match_into_notebook(notebook)[1])
 
 
 def main() -> int:
@@ -327,7 +328,7 @@ def build(jobs: int) -> int:
         return 1
 
     try:
-        write_plain_edition(ROOT)
+        write_plain_edition(ROOT, executions)
     except ValueError as error:
         say(f"\nThe book was built, but not its notebooks for Colab and for download: {error}")
         return 1

@@ -8,9 +8,11 @@ branch of its own, to which the pages' Colab buttons lead (_ext/launch_buttons.p
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from nbformat.v4 import new_markdown_cell
 from plain_markdown import Book, Translator, details
 
 SETUP = Path(__file__).with_name("plain_setup.py")
+Executed = Callable[[NotebookNode], NotebookNode]
 FOLDED = {"remove-cell", "hide-cell", "remove-input", "hide-input"}
 
 
@@ -54,7 +57,9 @@ def title(cell: NotebookNode) -> str:
         return "Imports and settings"
     if re.search(r"^(Markdown|display\(Markdown)\(", last, re.MULTILINE):
         return "In words"
-    if re.search(r"^[\w.]+\.style\b|^claim_card\(|^listing\(", last, re.MULTILINE):
+    if re.search(r"^claim_card\(", last, re.MULTILINE):
+        return "The claim and its verdict"
+    if re.search(r"^[\w.]+\.style\b|^listing\(|^verdict_table\(", last, re.MULTILINE):
         return "Table"
     return "Code"
 
@@ -70,7 +75,7 @@ class Edition:
         self.joins = False  # whether the next piece of it goes where the last one went
 
     def notebook(self, made_from: NotebookNode) -> NotebookNode:
-        """The chapter `made_from`, without outputs."""
+        """The chapter `made_from`, with the outputs that it has."""
         for cell in made_from.cells:
             if cell.cell_type == "markdown":
                 self.cell, self.joins = cell, False
@@ -134,11 +139,25 @@ class Edition:
         if self.solution is not None:
             self.solution.append(f"```python\n{code}\n```")
             return
-        plain = nbformat.v4.new_code_cell(code, id=cell.id)
+        plain = nbformat.v4.new_code_cell(code, id=cell.id, outputs=self._outputs(cell, tags))
         if tags & FOLDED:
             plain.source = f'# @title {title(cell)} {{ display-mode: "form" }}\n{code}'
             self._folded(plain)
         self.cells.append(plain)
+
+    def _outputs(self, cell: NotebookNode, tags: set[str]) -> list[NotebookNode]:
+        """What the cell showed in the build, so that the notebook can be read before it is run."""
+        if tags & {"remove-cell", "remove-output"}:
+            return []
+        shown = copy.deepcopy(cell.outputs)
+        for output in shown:
+            output.get("metadata", {}).clear()
+            if "execution_count" in output:
+                output["execution_count"] = None
+            for kind, text in output.get("data", {}).items():
+                if kind in ("text/markdown", "text/html"):
+                    output["data"][kind] = self.translator.output("".join(text))
+        return shown
 
     @staticmethod
     def _folded(cell: NotebookNode) -> NotebookNode:
@@ -147,16 +166,19 @@ class Edition:
         return cell
 
 
-def plain(root: Path, page: str, book: Book, origin: Origin) -> NotebookNode:
-    """The plain edition of one page, a notebook. Raises ValueError for a construct that it does not know."""
-    return Edition(book, page, origin).notebook(nbformat.read(root / f"{page}.ipynb", as_version=4))
+def plain(page: str, book: Book, origin: Origin, executed: Executed = lambda notebook: notebook) -> NotebookNode:
+    """The plain edition of one page, a notebook. executed: gives a source its outputs; as it stands, there are none.
+    Raises ValueError for a construct that it does not know."""
+    source = nbformat.read(book.root / f"{page}.ipynb", as_version=4)
+    return Edition(book, page, origin).notebook(executed(source))
 
 
-def write_plain(root: Path, folder: Path, origin: Origin) -> None:
-    """Write all chapters to `folder`, anew, in the folders of the sources, and a README that lists them."""
+def write_plain(root: Path, folder: Path, origin: Origin, executed: Executed = lambda notebook: notebook) -> None:
+    """Write all chapters to `folder`, anew, in the folders of the sources, and a README that lists them. executed: as
+    `plain` has it."""
     book = Book(root)
     chapters = [page for page in pages(root) if source(root, page).suffix == ".ipynb"]
-    made = {f"{page}.ipynb": plain(root, page, book, origin) for page in chapters}
+    made = {f"{page}.ipynb": plain(page, book, origin, executed) for page in chapters}
     shutil.rmtree(folder, ignore_errors=True)
     for name, notebook in made.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

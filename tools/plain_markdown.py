@@ -24,6 +24,7 @@ FENCE = re.compile(r"(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\} *(?P<argument>.
 ROLE = re.compile(r"\{(?P<name>[a-z][\w:-]*)\}`(?P<text>[^`]+)`")
 ROLE_IN_CODE = re.compile(r"\{?\{(?P<name>[a-z][\w:-]*)\}\}?`(?P<text>[^`{}]+)`")  # doubled in an f-string
 CHAPTER = re.compile(r'"\.\./(?P<name>\{\w+\})\.(?:ipynb|html)"')
+LINK = re.compile(r'(?P<before>\]\(|href=")\.\./(?P<name>[\w/]+)\.(?:ipynb|html)')
 EQUATION = re.compile(r"\$\$(?P<body>.+?)\$\$(?: *\((?P<label>[\w-]+)\))?", re.DOTALL)
 LABEL = re.compile(r"^\((?P<label>[\w-]+)\)= *\n+", re.MULTILINE)
 EXERCISE = re.compile(r"^[`:]{3,}\{exercise\}.*\n:label: *(?P<label>[\w-]+)", re.MULTILINE)
@@ -128,6 +129,13 @@ class Translator:
                 text,
             )
         return ROLE_IN_CODE.sub(lambda found: self._role(found["name"], found["text"], here=False), text)
+
+    def output(self, text: str) -> str:
+        """What a cell showed, in Markdown or HTML; links to other chapters lead to their pages."""
+        if self.site:
+            above = f"{self.site}/{posixpath.dirname(posixpath.dirname(self.page))}"
+            text = LINK.sub(lambda found: f"{found['before']}{above}/{found['name']}.html", text)
+        return ROLE.sub(lambda found: self._role(found["name"], found["text"], here=False), text)
 
     def _equation(self, found: re.Match) -> str:
         if not found["label"]:
