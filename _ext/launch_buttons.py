@@ -1,8 +1,9 @@
-"""Points the launch buttons at the repository that this clone came from.
+"""Points the buttons of a page at its plain notebook: Colab's at the branch on which the workflow publishes the plain
+edition, in the repository that this clone came from, and the download button at the copy beside the pages.
 
-The address is that of the publisher (`BOOK_REPOSITORY_URL`, or GitHub Actions' own variables) or else of the clone's
-`origin`. Only github.com will do, because that is where Colab opens notebooks from; any other origin, a folder for
-instance, leaves the pages without a Colab button, and stays out of the pages.
+The repository's address is that of the publisher (`BOOK_REPOSITORY_URL`, or GitHub Actions' own variables) or else of
+the clone's `origin`. Only github.com will do, because that is where Colab opens notebooks from; any other origin, a
+folder for instance, leaves the pages without a Colab button, and stays out of the pages.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 import subprocess
 from pathlib import Path
 
+PLAIN_FOLDER = "notebooks"  # of the built pages
+PLAIN_BRANCH = "colab"  # .github/workflows/book.yml pushes to it
 GITHUB = re.compile(
     r"(?:(?:https?|ssh|git)://(?:[^@/]*@)?github\.com(?::\d+)?/|(?:[^@/]+@)?github\.com:)"
     r"(?P<owner>[\w.-]+)/(?P<name>[\w.-]+?)(?:\.git)?/?"
@@ -46,6 +49,21 @@ def repository(root: Path, environ: dict[str, str] | os._Environ = os.environ) -
     return url, branch or _git(root, "symbolic-ref", "--short", "HEAD") or "main"
 
 
+def commit(root: Path) -> str:
+    """The commit that is checked out; "" where there is none."""
+    return _git(root, "rev-parse", "HEAD")
+
+
+def site(repository_url: str, environ: dict[str, str] | os._Environ = os.environ) -> str:
+    """The address of the built pages: the publisher's (`BOOK_SITE_URL`), or where GitHub Pages has them; "" where there
+    is no repository."""
+    if address := environ.get("BOOK_SITE_URL"):
+        return address.rstrip("/")
+    owner, _, name = repository_url.removeprefix("https://github.com/").partition("/")
+    host = f"{owner.lower()}.github.io"
+    return f"https://{host}" + (f"/{name}" if name.lower() != host else "") if name else ""
+
+
 def _point_at_repository(app, config) -> None:
     options = config.html_theme_options
     options["repository_url"], options["repository_branch"] = repository(Path(app.srcdir))
@@ -53,7 +71,22 @@ def _point_at_repository(app, config) -> None:
         options.setdefault("launch_buttons", {}).pop("colab_url", None)
 
 
+def _lead_to_plain_edition(app, pagename, templatename, context, doctree) -> None:
+    if pagename not in app.env.found_docs or not str(app.env.doc2path(pagename)).endswith(".ipynb"):
+        return
+    repository_url = app.config.html_theme_options["repository_url"]
+    for button in [button for group in context["header_buttons"] for button in group.get("buttons", ())]:
+        if button["text"] == "Colab":
+            place = repository_url.removeprefix("https://")
+            place = place.replace("github.com", "https://colab.research.google.com/github", 1)
+            button["url"] = f"{place}/blob/{PLAIN_BRANCH}/{pagename}.ipynb"
+        elif button.get("label") == "download-source-button":
+            button["url"] = context["pathto"](f"{PLAIN_FOLDER}/{pagename}.ipynb", 1)
+            button["tooltip"] = "Download this page as a notebook that runs alone"
+
+
 def setup(app) -> dict[str, bool]:
-    # Before the theme (default priority 500) reads its options.
+    # Before the theme (default priority 500) reads its options, and after it has made its buttons.
     app.connect("config-inited", _point_at_repository, priority=100)
+    app.connect("html-page-context", _lead_to_plain_edition, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,7 +7,7 @@ is chosen by the outcome that the record bears, and must not name one itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -82,14 +82,20 @@ def sides(record: Record) -> tuple[int, int]:
     return found.count("supported"), found.count("opposite")
 
 
-def told(record: Record, texts: Mapping[str, str], chance: float | None = None) -> str:
+def told(
+    record: Record,
+    texts: Mapping[str, str],
+    chance: float | None = None,
+    address: Callable[[str], str] = "../{}.ipynb".format,
+) -> str:
     """One item of a list, in Markdown: the claim's name with a link to its chapter, what was found, its outcome, the
     effect that decides, and how its map stands.
 
     texts: {outcome: what was found}; where the record bears an outcome that has no text, the claim's statement stands
     there. "{effects[regime]}" in a text becomes that regime's mean and interval. chance: the corrected probability,
-    said where a supported or opposite claim does not reach 5%. Raises ValueError for a text that names an outcome, and
-    for an outcome that there is not; KeyError for a regime that the record does not hold.
+    said where a supported or opposite claim does not reach 5%. address: where a chapter is to be found. Raises
+    ValueError for a text that names an outcome, and for an outcome that there is not; KeyError for a regime that the
+    record does not hold.
     """
     for outcome, text in texts.items():
         if outcome not in OUTCOMES:
@@ -109,7 +115,7 @@ def told(record: Record, texts: Mapping[str, str], chance: float | None = None) 
     name = NAMES[record.claim.id].lstrip("… ")
     title = record.chapter.rpartition("/")[2].replace("_", " ")
     name = name[0].upper() + name[1:] if name[0].isascii() else name  # a symbol stays as it is
-    return f"* **{name}** ([{title}](../{record.chapter}.ipynb)). {text} ({said}.)"
+    return f"* **{name}** ([{title}]({address(record.chapter)})). {text} ({said}.)"
 
 
 def in_deltas(record: Record, regime: str) -> Effect:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from dependencies import Package, fingerprint, notebook_modules
-from launch_buttons import github_url, repository
+from launch_buttons import github_url, repository, site
 from moved_pages import redirect, write_moved
 from one_at_a_time import one_at_a_time
 from serve import Server, serve
@@ -181,7 +181,12 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
     assert status == 0, output
     assert executed(output) == ["chapters/two"]
     assert "pear: ripe" in page(book, "two")
-    assert "https://colab.research.google.com/github/someone/a-book/blob/main/chapters/one.ipynb" in page(book, "one")
+    assert "https://colab.research.google.com/github/someone/a-book/blob/colab/chapters/one.ipynb" in page(book, "one")
+    # Beside the pages lies each chapter as a notebook that runs alone, with that address in its first cell.
+    assert 'href="../notebooks/chapters/one.ipynb"' in page(book, "one")
+    alone = nbformat.read(book / "_build" / "html" / "notebooks" / "chapters" / "two.ipynb", as_version=4)
+    assert 'REPOSITORY, BRANCH, COMMIT = "https://github.com/someone/a-book", "main", ' in alone.cells[1].source
+    assert "(https://someone.github.io/a-book/chapters/two.html)" in alone.cells[0].source
 
     # A warning of Sphinx is an error, and stays one.
     write_notebook(book / "chapters" / "two.ipynb", "Two\n\n### A level too deep", "print(2)")
@@ -533,3 +538,16 @@ def test_the_publisher_is_asked_before_the_clone(book: Path):
     assert repository(book, actions | {"GITHUB_REF_NAME": "v2"}) == ("https://github.com/o/n", "v2")
     given = {"BOOK_REPOSITORY_URL": "https://github.com/a/b", "BOOK_REPOSITORY_BRANCH": "pages"}
     assert repository(book, actions | given) == ("https://github.com/a/b", "pages")
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "address"),
+    [
+        ("https://github.com/Owner/name", {}, "https://owner.github.io/name"),
+        ("https://github.com/Owner/owner.github.io", {}, "https://owner.github.io"),
+        ("https://github.com/owner/name", {"BOOK_SITE_URL": "https://book.example.org/"}, "https://book.example.org"),
+        ("", {}, ""),
+    ],
+)
+def test_the_pages_are_where_github_has_them_or_the_publisher_says(url: str, environment: dict, address: str):
+    assert site(url, environment) == address

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
 import threading
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +21,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from contents import pages, source
+from plain_markdown import raw_constructs
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -268,6 +271,26 @@ def test_links_within_the_book_lead_somewhere(html: Path, page: str):
 def test_a_page_loads_nothing_from_elsewhere(html: Path, page: str):
     loads = anchors(html / f"{page}.html").loads
     assert [address for address in loads if re.match(r"(https?:)?//", address)] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if source(ROOT, page).suffix == ".ipynb"])
+def test_the_notebook_beside_a_page_says_what_the_page_says(html: Path, page: str):
+    """Numbers of equations and exercises, the names of papers, and the results."""
+    notebook = json.loads((html / "notebooks" / f"{page}.ipynb").read_text(encoding="utf-8"))
+    text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    shown = (html / f"{page}.html").read_text(encoding="utf-8")
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    assert any("image/png" in output.get("data", {}) for output in outputs) == (
+        "cell_output" in shown and "<img" in shown
+    )
+    told = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
+    assert any(told) and [found for sentence in told for found in raw_constructs(sentence)] == []
+    assert re.findall(r"\\tag\{([\d.]+)\}", text) == re.findall(r'class="eqno">\(([\d.]+)', shown)
+    assert re.findall(r"### (Exercise [\d.]+)", text) == re.findall(r'caption-number">(Exercise [\d.]+)', shown)
+    for cited in re.findall(r'id="id\d+">\[<a class="reference internal"[^>]*>(.*?)</a>', shown):
+        assert re.sub("</?em>", "*", unescape(cited)) in text + "".join(
+            "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"
+        )
 
 
 def test_no_page_names_a_folder_of_the_machine_that_built_it(html: Path):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import http.server
 import json
-import os
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -218,7 +215,7 @@ def test_only_public_package_indexes_are_named():
     assert [(name, found) for name, found in named if not any(index in found for index in PUBLIC_INDEXES)] == []
 
 
-# ---- The first code cell: `import adamw_book` works wherever the notebook is opened
+# ---- The first code cell: `import adamw_book` works in a clone without installation (elsewhere: test_plain_edition.py)
 
 
 def setup_cell() -> str:
@@ -227,135 +224,20 @@ def setup_cell() -> str:
 
 @each_notebook
 def test_the_first_code_cell_is_the_same_in_every_notebook(path: Path):
-    assert code_cells(path)[0]["source"] == setup_cell()
+    first = code_cells(path)[0]
+    assert first["source"] == setup_cell() and first["metadata"]["tags"] == ["remove-cell"]
 
 
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=A Reader", "-c", "user.email=reader@example.org"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A repository with another `adamw_book` on each of its two branches."""
-    root = tmp_path / "repository"
-    (root / "adamw_book").mkdir(parents=True)
-    (root / "chapters" / "part").mkdir(parents=True)
-    module = root / "adamw_book" / "__init__.py"
-    git(root, "init", "--quiet", "--initial-branch=main")
-    for branch in ("main", "wip/second"):
-        git(root, "checkout", "--quiet", "-B", branch)
-        module.write_text(f"BRANCH = {branch!r}\n")
-        git(root, "add", ".")
-        git(root, "commit", "--quiet", "--message", branch)
-    git(root, "checkout", "--quiet", "main")
-    return root
-
-
-def run_setup(folder: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Runs the set-up cell in `folder`, with a Python that has nothing installed, and prints what it finds."""
-    folder.mkdir(exist_ok=True)
-    inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "COLAB_JUPYTER_IP")}
-    return subprocess.run(
+@pytest.mark.parametrize("folder", ["clone/chapters", "clone/chapters/part"])
+def test_a_clone_is_found_without_installation(tmp_path: Path, folder: str):
+    (tmp_path / "clone" / "adamw_book").mkdir(parents=True)
+    (tmp_path / "clone" / "adamw_book" / "__init__.py").write_text("HERE = 'in the clone'\n")
+    (tmp_path / folder).mkdir(parents=True)
+    done = subprocess.run(
         # -S and -I: neither site-packages nor the folder of this test run
-        [sys.executable, "-I", "-S", "-c", setup_cell() + "\nimport adamw_book\nprint(adamw_book.BRANCH)"],
-        cwd=folder,
-        env=inherited | environment,
+        [sys.executable, "-I", "-S", "-c", setup_cell() + "\nimport adamw_book\nprint(adamw_book.HERE)"],
+        cwd=tmp_path / folder,
         capture_output=True,
         text=True,
     )
-
-
-@pytest.fixture
-def colab(repository: Path):
-    """The variables of a Colab session, whose list of notebooks is served from here; GitHub is `repository`."""
-
-    class Sessions(http.server.BaseHTTPRequestHandler):
-        opened = "https%3A%2F%2Fgithub.com%2Fsomeone%2Fbook%2Fblob%2Fwip%2Fsecond%2Fchapters%2Fpart%2Fone.ipynb"
-
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/api/sessions" else 404)
-            self.end_headers()
-            other = {
-                "path": "fileId=https%3A%2F%2Fgithub.com%2Felse%2Fwhere%2Fblob%2Fmain%2Fa.ipynb",
-                "name": "a.ipynb",
-            }
-            self.wfile.write(json.dumps([other, {"path": f"fileId={self.opened}", "name": "one.ipynb"}]).encode())
-
-        def log_message(self, *arguments) -> None:
-            pass
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Sessions)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield (
-        Sessions,
-        {
-            "COLAB_JUPYTER_IP": "127.0.0.1",
-            "KMP_TARGET_PORT": str(server.server_port),
-            "GIT_CONFIG_COUNT": "1",
-            "GIT_CONFIG_KEY_0": f"url.{repository.as_uri()}.insteadOf",
-            "GIT_CONFIG_VALUE_0": "https://github.com/someone/book",
-        },
-    )
-    server.shutdown()
-
-
-def test_a_clone_is_found_without_installation(repository: Path):
-    assert run_setup(repository / "chapters" / "part").stdout == "main\n"
-
-
-def test_colab_gets_the_repository_and_branch_that_the_notebook_came_from(colab, tmp_path: Path):
-    _, environment = colab
-    for _ in range(2):  # the second time finds what the first has fetched
-        done = run_setup(tmp_path / "content", **environment)
-        assert done.stdout == "wip/second\n", done.stderr
-
-
-@pytest.mark.parametrize(
-    ("branch", "message"),
-    [
-        ("-f", "ValueError: REPOSITORY must be an address and BRANCH a branch, a tag or a commit, not 'https://"),
-        ("--orphan%3Dx", "and '--orphan=x': set them above, and run again."),
-        ("third", "RuntimeError: https://github.com/someone/book has no branch, tag or commit 'third': set BRANCH"),
-        ("adamw_book", "no branch, tag or commit 'adamw_book': set BRANCH above, and run again."),
-    ],
-)
-def test_a_branch_that_is_none_is_named_and_nothing_is_left(colab, tmp_path: Path, branch: str, message: str):
-    sessions, environment = colab
-    right, sessions.opened = sessions.opened, sessions.opened.replace("wip%2Fsecond", branch)
-    for _ in range(2):
-        done = run_setup(tmp_path / "content", **environment)
-        assert done.returncode != 0 and message in done.stderr
-        assert list((tmp_path / "content").iterdir()) == []
-    sessions.opened = right
-    assert run_setup(tmp_path / "content", **environment).stdout == "wip/second\n"
-
-
-def test_a_repository_that_cannot_be_fetched_is_named_and_nothing_is_left(colab, tmp_path: Path):
-    _, environment = colab
-    nowhere = {"GIT_CONFIG_KEY_0": f"url.{(tmp_path / 'nowhere').as_uri()}.insteadOf"}
-    done = run_setup(tmp_path / "content", **environment | nowhere)
-    assert "RuntimeError: https://github.com/someone/book cannot be fetched" in done.stderr
-    assert (tmp_path / "nowhere").as_posix() in done.stderr.partition("RuntimeError")[2]  # git's own words
-    assert list((tmp_path / "content").iterdir()) == []
-
-
-def test_what_an_interrupted_fetch_has_left_is_not_taken_for_the_book(colab, tmp_path: Path):
-    _, environment = colab
-    content = tmp_path / "content"
-    (content / "adamw-book").mkdir(parents=True)
-    done = run_setup(content, **environment)
-    assert f"ModuleNotFoundError: {content / 'adamw-book'} holds no adamw_book: remove that folder" in done.stderr
-    (content / "adamw-book").rename(content / "adamw-book.part")
-    assert run_setup(content, **environment).stdout == "wip/second\n"
-    assert [path.name for path in content.iterdir()] == ["adamw-book"]
-
-
-def test_a_notebook_from_nowhere_says_what_to_type(colab, tmp_path: Path):
-    sessions, environment = colab
-    sessions.opened = "1aBcDeFgHiJ"  # a copy in Drive
-    for given in ({}, environment):
-        done = run_setup(tmp_path / "content", **given)
-        assert done.returncode != 0
-        assert "ModuleNotFoundError: adamw_book is not installed" in done.stderr
-        assert "Set REPOSITORY above" in done.stderr
+    assert done.stdout == "in the clone\n", done.stderr

@@ -30,6 +30,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from nbclient import NotebookClient
 from one_at_a_time import one_at_a_time
+from plain_edition import Origin, write_plain
 from sqlalchemy.exc import SQLAlchemyError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -265,6 +266,17 @@ def without_results(root: Path, chapters: list[str]) -> list[str]:
     return [name for name, path in paths.items() if not path.exists() or "cell_output" not in path.read_text("utf-8")]
 
 
+def write_plain_edition(root: Path, executions: Executions) -> None:
+    """Put the chapters, with results, as plain notebooks beside the pages. Raises ValueError for what is unknown."""
+    sys.path.insert(0, str(root / "_ext"))
+    from launch_buttons import PLAIN_FOLDER, commit, repository, site
+
+    url, branch = repository(root)
+    origin = Origin(url, branch, commit(root), site(url))
+    folder = root / "_build" / "html" / PLAIN_FOLDER
+    write_plain(root, folder, origin, lambda notebook: executions.cache.merge_match_into_notebook(notebook)[1])
+
+
 def main() -> int:
     """Build the book, unless another process is at it; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -313,6 +325,12 @@ def build(jobs: int) -> int:
     if empty := without_results(ROOT, chapters):
         (ROOT / "_build" / "pages.json").unlink()
         say(f"\nThe book was built, but these pages show no result: {', '.join(empty)}")
+        return 1
+
+    try:
+        write_plain_edition(ROOT, executions)
+    except ValueError as error:
+        say(f"\nThe book was built, but not its notebooks for Colab and for download: {error}")
         return 1
 
     say("\nSeconds to execute each chapter:")

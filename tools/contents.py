@@ -27,3 +27,9 @@ def pages(root: Path) -> list[str]:
 def source(root: Path, page: str) -> Path | None:
     """The file that the page is written in; None where there is none."""
     return next((path for end in (".ipynb", ".md") if (path := root / (page + end)).exists()), None)
+
+
+def numbered(root: Path) -> list[str]:
+    """The pages of the parts with `numbered: true`: the first is chapter 1, whatever the part."""
+    parts = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")).get("parts", [])
+    return [entry["file"] for part in parts if part.get("numbered") for entry in part["chapters"]]

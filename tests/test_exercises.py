@@ -1,0 +1,213 @@
+"""Every exercise checks itself: the unfilled cell is told so, the solution passes, and hints fit what is wrong.
+
+That a solution passes is asserted in the solution itself, which every execution of its chapter runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adamw_book import ledger
+from adamw_book.exercises import answers, exercise, near_ties
+from adamw_book.exercises.answers import NotYet
+
+nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(
+    path.stem
+    for path in (ROOT / "adamw_book" / "exercises").glob("*.py")
+    if path.stem not in ("__init__", "answers", "near_ties")
+)
+NOTEBOOKS = {path.stem: path for path in (ROOT / "chapters").rglob("*.ipynb")}
+UNTUNED = {"triton_kernel"}  # no winner was chosen there, so none is near-tied
+
+
+def exercises(chapter: str) -> dict[str, tuple[str, list[str]]]:
+    """label → (the code of the cell that a reader fills in, the code cells of the solution)."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    label = solution = None
+    for cell in nbformat.read(NOTEBOOKS[chapter], as_version=4).cells:
+        if cell.cell_type == "code":
+            if solution is not None:
+                found[solution][1].append(cell.source)
+            elif label is not None and label not in found:
+                found[label] = (cell.source, [])
+            continue
+        for name, argument in re.findall(
+            r"```\{(exercise|solution-start|solution-end)\} *(.*(?:\n:label: .*)?)", cell.source
+        ):
+            if name == "exercise":
+                label = argument.split()[-1]
+            else:
+                solution = argument.strip() if name == "solution-start" else None
+                assert solution is None or solution in found, f"{solution} has no cell to fill in"
+    return found
+
+
+EVERY = [(chapter, label) for chapter in MODULES for label in exercises(chapter)]
+each_exercise = pytest.mark.parametrize(("chapter", "label"), EVERY, ids=[label for _, label in EVERY])
+
+
+class Anything(dict):
+    """Names of a chapter that has not been executed: each is something."""
+
+    def __missing__(self, name: str) -> object:
+        if hasattr(builtins, name):
+            raise KeyError(name)
+        return object()
+
+
+def last_call(code: str) -> str:
+    """The checker that a cell calls last: in `check.name(...)`, or in `assert check.name(...)`."""
+    last = ast.parse(code).body[-1]
+    call = last.value if isinstance(last, ast.Expr) else last.test if isinstance(last, ast.Assert) else None
+    assert isinstance(call, ast.Call) and ast.unparse(call.func).startswith("check."), code
+    return call.func.attr
+
+
+@pytest.mark.parametrize("chapter", MODULES)
+def test_a_chapter_has_four_exercises_or_more_and_one_takes_other_near_tied_winners(chapter: str):
+    found = exercises(chapter)
+    assert len(found) >= 4
+    called = [last_call(stub) for stub, _ in found.values()]
+    assert ("near_tie" in called) == (chapter not in UNTUNED)
+    module = importlib.import_module(f"adamw_book.exercises.{chapter}")
+    checkers = {name for name, value in vars(module).items() if hasattr(value, "__wrapped__")}
+    assert checkers == set(called) and len(set(called)) == len(called)
+
+
+@each_exercise
+def test_the_unfilled_cell_is_told_so(chapter: str, label: str):
+    stub, _ = exercises(chapter)[label]
+    *statements, call = ast.parse(stub).body
+    names = Anything(check=importlib.import_module(f"adamw_book.exercises.{chapter}"))
+    exec(compile(ast.Module(statements, []), label, "exec"), names)  # its own globals: a function must find itself
+    result = eval(compile(ast.Expression(call.value), label, "eval"), {}, names)
+    assert isinstance(result, answers.Result) and not result
+    assert str(result).startswith("Not yet. Put your answer in place of `...`")
+
+
+@each_exercise
+def test_the_solution_is_held_against_the_same_checker(chapter: str, label: str):
+    stub, solution = exercises(chapter)[label]
+    assert isinstance(ast.parse(solution[-1]).body[-1], ast.Assert)
+    assert last_call(solution[-1]) == last_call(stub)
+
+
+# ---- Hints
+
+
+@exercise
+def half(value: float) -> str:
+    answers.near(answers.number(value, "value"), 0.5, "value", slips={2.0: "The other way round."})
+    return "Right."
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (..., "Not yet. Put your answer in place of `...`: `value`."),
+        (0.5, "✓ Right."),
+        (torch.tensor([0.501]), "✓ Right."),
+        (2.0, "Not yet. The other way round."),
+        (-0.5, "Not yet. `value` has the right size, and the wrong sign."),
+        (0.7, "Not yet. `value` = 0.7 is too large."),
+        (0.1, "Not yet. `value` = 0.1 is too small."),
+        ("a half", "Not yet. `value` is to be a number, not str."),
+        (math.nan, "Not yet. `value` is nan: it is to be a finite number."),
+        ([1, 2], "Not yet. `value` is to be a number, not list."),
+    ],
+)
+def test_a_number_gets_the_hint_that_fits(answer, said: str):
+    result = half(answer)
+    assert str(result) == said == result._repr_markdown_() and bool(result) == said.startswith("✓")
+
+
+def test_what_is_unfilled_is_found_wherever_it_stands():
+    for answer in (..., {"a": 1, "b": ...}, [1, [..., 2]], (1, {"a": ...})):
+        assert answers.unfilled(answer)
+    for answer in (0, {}, {"a": 0}, np.zeros(2), torch.zeros(2), "..."):
+        assert not answers.unfilled(answer)
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (lambda: answers.share(70, "kept"), "`kept` is 70: give it as a share of 1, not in percent."),
+        (lambda: answers.share(-0.1, "kept"), "a share lies between 0 and 1"),
+        (lambda: answers.named([1], ("a",), "found"), "`found` is to be a dict, not list."),
+        (lambda: answers.named({"a": 1}, ("a", "b"), "found"), "`found` lacks 'b'."),
+        (lambda: answers.numbers([1, "x"], "gains"), "`gains` is to be a list of numbers, not list."),
+        (lambda: answers.numbers([1, 2], "gains", 3), "`gains` holds 2 numbers; 3 are asked for."),
+        (lambda: answers.truth("yes", "survives"), "`survives` is to be True or False, not 'yes'."),
+        (lambda: answers.one_of("c", ("a", "b"), "which"), "`which` is to be one of 'a', 'b'."),
+        (lambda: answers.called(lambda x: 1 / x, 0, name="f"), "`f(0,)` raises ZeroDivisionError"),
+        (lambda: answers.called(lambda x: ..., 0, name="f"), "Put your answer in place of `...`: `f` returns"),
+        (lambda: answers.called(3, 0, name="f"), "`f` is to be a function, not int."),
+    ],
+)
+def test_an_answer_of_another_kind_is_named(call, hint: str):
+    with pytest.raises(NotYet, match=re.escape(hint)):
+        call()
+
+
+RIGHT = np.array([[1.0, -0.2], [0.3, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("gains", "answer", "hint"),
+    [
+        (RIGHT.ravel()[:3], True, "holds 3 numbers: a pair is one candidate of each arm"),
+        (RIGHT / 100, True, "in percentage points, not in fractions"),
+        (-RIGHT, True, "the right sizes and the wrong sign"),
+        (RIGHT + [[0, 0], [0, 0.5]], True, "1 of the 4 `gains` differ from the record's"),
+        (RIGHT, False, "The verdict is *undecided*; it survives if the pairs do not all say the same"),
+        (RIGHT, "yes", "`survives` is to be True or False"),
+    ],
+)
+def test_pairs_of_near_tied_winners_get_the_hint_that_fits(gains, answer, hint: str):
+    with pytest.raises(NotYet, match=re.escape(hint)):
+        near_ties.check_pairs(gains, answer, RIGHT, "undecided", 0.5)
+
+
+def test_pairs_are_right_in_any_order_and_form():
+    for gains in (RIGHT, RIGHT.ravel()[::-1], RIGHT.tolist(), {"a": RIGHT[0], "b": RIGHT[1]}):
+        assert "4 pairs, from -0.2 to +2 points" in near_ties.check_pairs(gains, True, RIGHT, "undecided", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "gains", "survives"),
+    [
+        ("supported", [0.1, 2], True),
+        ("supported", [-0.1, 2], False),
+        ("opposite", [-0.1, -2], True),
+        ("opposite", [0.1, -2], False),
+        ("no effect that matters", [0.4, -0.4], True),
+        ("no effect that matters", [0.4, -0.6], False),
+        ("undecided", [0.4, 0.6], True),
+        ("undecided", [0.5, 0.6], False),
+        ("undecided", [-0.5, -0.6], False),
+        ("undecided", [0.4, -0.4], False),
+    ],
+)
+def test_a_verdict_survives_if_each_pair_says_it(verdict: str, gains: list[float], survives: bool):
+    assert near_ties.survives(verdict, np.array(gains), 0.5) == survives
+
+
+def test_pairs_of_a_record_are_all_pairs_of_its_candidates():
+    record = ledger.read("quantization.precision")
+    found = near_ties.pair_gains(record, "AdamW", "Adam", rule="accuracy")
+    tied = record.tables["candidates"].query("condition == @record.claim.primary and rule == 'accuracy'")
+    assert found.shape == ((tied["arm"] == "AdamW").sum(), (tied["arm"] == "Adam").sum())
+    effect = record.effects[record.claim.primary]
+    assert found.min() < effect.mean < found.max()
