@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+from bs4 import BeautifulSoup
 from contents import pages, source
 from plain_markdown import raw_constructs
 
@@ -38,6 +39,12 @@ OPTIONS = [
     "--disable-sync",
 ]
 CONTRAST = 4.5  # WCAG 2, level AA, for text
+WEIGHT = 1.5e6  # bytes that a page may load, figures and fonts included, uncompressed
+AXE = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "rules": {"label-content-name-mismatch": {"enabled": True}},  # off by default
+    "resultTypes": ["violations"],
+}
 
 
 def unavailable(why: str):
@@ -104,9 +111,6 @@ def opened(site: str, browser, request: pytest.FixtureRequest):
     page.on("console", lambda it: problems.append(f"console: {it.text}") if it.type in ("error", "warning") else None)
     page.on("pageerror", lambda it: problems.append(f"script: {it}"))
     page.goto(f"{site}/{page_name}.html", wait_until="networkidle")
-    if page.locator(".math").count():
-        page.wait_for_function("window.MathJax?.startup?.promise && document.querySelector('mjx-container')")
-        page.evaluate("MathJax.startup.promise.then(() => true)")
     if folder := os.environ.get("SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         name = f"{page_name.replace('/', '-')}-{width}-{theme}.png"
@@ -114,6 +118,20 @@ def opened(site: str, browser, request: pytest.FixtureRequest):
     page.requests, page.problems, page.theme = requests, problems, theme
     yield page
     context.close()
+
+
+def axe_violations(page) -> list[str]:
+    """What axe finds wrong with the page as it stands: rule, and the first elements."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, options=AXE).response["violations"]
+    return [f"{one['id']}: {[node['html'][:120] for node in one['nodes'][:4]]}" for one in found]
+
+
+def loaded_bytes(page, html: Path, site: str) -> dict[str, int]:
+    """The size of each file that the page has asked for."""
+    names = {unquote(urlsplit(url).path).lstrip("/") for url in page.requests if url.startswith(f"{site}/")}
+    return {name: (html / name).stat().st_size for name in names}
 
 
 each_view = pytest.mark.parametrize(
@@ -187,11 +205,20 @@ TOO_WIDE = """
 """
 
 
+# As a reader who looks at everything has it: folded code shown, solutions open
+UNFOLD = """
+() => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const button of document.querySelectorAll(".toggle-button")) button.click();
+  return new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)));
+}
+"""
+
 IMAGES = "all => Promise.all(all.map(e => (e.loading = 'eager', e.decode().then(() => null, () => e.src))))"
 
 
 @each_view
-def test_page(opened, site: str):
+def test_page(opened, html: Path, site: str):
     """Everything that can be seen of one page at one width in one theme, from one loading of it."""
     page = opened
     article = page.locator(".bd-article").inner_text()
@@ -221,6 +248,13 @@ def test_page(opened, site: str):
         "light boxes on a dark page": page.theme == "dark" and page.evaluate(LIGHT_BOXES),
         "text of low contrast": page.evaluate(LOW_CONTRAST, CONTRAST),
     }
+    sizes = loaded_bytes(page, html, site)
+    wrong["a heavy page"] = sizes if sum(sizes.values()) > WEIGHT else {}
+    page.evaluate(UNFOLD)
+    wrong["solutions that do not open"] = page.locator(".solution.toggle-hidden").count()
+    wrong["found by axe"] = axe_violations(page)
+    page.set_viewport_size({"width": 320, "height": 640})
+    wrong["wider than 320 px"] = page.evaluate(TOO_WIDE)
     assert {what: found for what, found in wrong.items() if found} == {}
 
 
@@ -291,6 +325,50 @@ def test_the_notebook_beside_a_page_says_what_the_page_says(html: Path, page: st
         assert re.sub("</?em>", "*", unescape(cited)) in text + "".join(
             "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"
         )
+
+
+@pytest.mark.parametrize("page", [*PAGES, "genindex", "search"])
+def test_what_is_written_of_a_page_is_clean(html: Path, page: str):
+    """What needs no browser to be seen."""
+    soup = BeautifulSoup((html / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
+    ids = [element["id"] for element in soup.find_all(id=True)]
+    files = [asset.get("href") or asset.get("src") for asset in soup.select("link[rel=stylesheet], script[src]")]
+    figures = soup.select("article img[src$='.svg']")
+    assert sorted(one for one in set(ids) if ids.count(one) > 1) == []
+    assert len(soup.select("meta[name=viewport]")) == 1
+    assert [cell for cell in soup.select("th") if not cell.get_text(strip=True)] == []
+    # The search index is written last and differs with every edition; a name with a digest needs no other.
+    unnamed = [file for file in files if not re.search(r"\?v=[0-9a-f]{8}$|\.[0-9a-f]{64}\.css|searchindex", file)]
+    assert unnamed == []
+    assert [figure["src"] for figure in figures if not (figure.get("width") and figure.get("height"))] == []
+    assert [figure["src"] for figure in soup.select("article img")[1:] if figure.get("loading") != "lazy"] == []
+    assert soup.select("[tabindex]:is(mjx-container, .math), .math [tabindex]") == []
+    for code in soup.select("pre, code, script, style, mjx-container"):
+        code.decompose()
+    read = [
+        soup.get_text(" "),
+        *(str(e.get(k, "")) for e in soup.find_all(True) for k in ("alt", "title", "aria-label")),
+    ]
+    assert [found for text in read for found in re.findall(r".{0,30}[$\\].{0,30}", text)] == []
+
+
+# The outline, or whatever else differs, of each button when the keyboard has come to it
+FOCUS = """
+(button) => {
+  const look = () => { const s = getComputedStyle(button); return [s.outlineStyle, s.outlineWidth, s.outlineColor]; };
+  button.focus({ focusVisible: true });
+  const [style, width, colour] = look();
+  return style !== "none" && parseFloat(width) >= 2 && colour !== getComputedStyle(document.body).backgroundColor;
+}
+"""
+
+
+@pytest.mark.parametrize("opened", [(PAGES[1], width, "light") for width in WIDTHS], indirect=True)
+def test_the_buttons_of_the_header_show_that_they_have_the_focus(opened):
+    buttons = opened.locator(".bd-header-article button:visible, .bd-header-article summary:visible")
+    assert buttons.count() >= 2
+    seen = {buttons.nth(i).get_attribute("title"): buttons.nth(i).evaluate(FOCUS) for i in range(buttons.count())}
+    assert all(seen.values()), seen
 
 
 def test_no_page_names_a_folder_of_the_machine_that_built_it(html: Path):

@@ -1,0 +1,12 @@
+// What scrolls by itself (code, tables, long formulas) can be reached with the keyboard: from when it is wider than its
+// place, which for a folded solution is when it is opened.
+const SCROLLERS =
+  "pre, .math, .cell_output > .output, .text_html, .claim-card, .pst-scrollable-table-container, .table-wrapper";
+const watch = new ResizeObserver((changes) => {
+  for (const { target } of changes) {
+    const scrolls = target.scrollWidth > target.clientWidth && getComputedStyle(target).overflowX !== "visible";
+    if (scrolls) target.tabIndex = 0;
+    else if (target.tabIndex === 0) target.removeAttribute("tabindex");
+  }
+});
+for (const element of document.querySelectorAll(SCROLLERS)) watch.observe(element);
