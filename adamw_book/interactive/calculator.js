@@ -162,7 +162,7 @@ function start(root, data) {
     say(`Left of the initial weights: ${ends}. ${found.findings.map((f) => `${f.severity}: ${f.text}`).join(" ") || "Nothing found."}`);
   }
 
-  const box = root.clientWidth < 420 ? { width: 340, height: 170 } : { width: 360, height: 220 };
+  const box = root.clientWidth < 420 ? { width: 340, height: 170, right: 24 } : { width: 360, height: 230, right: 24 };
   const frame = (steps) => [
     { from: 0, to: steps, label: "step", ticks: steps > 1 ? [0, Math.round(steps / 2), steps] : [0, 1], },
     { from: 0, to: 1.03, label: "left by decay alone", ticks: [0, 0.25, 0.5, 0.75, 1] },

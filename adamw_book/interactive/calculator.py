@@ -19,15 +19,15 @@ from adamw_book.schedules import SCHEDULES
 
 from .page import assembled
 
-FIELDS = {  # argument of `audit_numbers`: its label; the rest of its keyboard on a phone
-    "lr": ("learning rate η, at its peak", "decimal"),
+FIELDS = {  # argument of `audit_numbers`: its label, the keyboard on a phone
+    "lr": ("peak learning rate η", "decimal"),
     "weight_decay": ("weight decay λ", "decimal"),
     "steps": ("steps", "numeric"),
     "schedule": ("schedule", ""),
-    "warmup": ("warm-up steps before it", "numeric"),
-    "final": ("ends at this share of η", "decimal"),
-    "batch_size": ("batch size (for epochs)", "numeric"),
-    "dataset_size": ("data set size (for epochs)", "numeric"),
+    "warmup": ("warm-up steps", "numeric"),
+    "final": ("share of η at the end", "decimal"),
+    "batch_size": ("batch size", "numeric"),
+    "dataset_size": ("data set size", "numeric"),
 }
 OUTPUTS = {  # key of the audit: its label, what follows the number
     "remaining": ("left of the initial weights", ""),
@@ -36,16 +36,16 @@ OUTPUTS = {  # key of the audit: its label, what follows the number
     "timescales_in_run": ("timescales in the run", ""),
     "half_life_steps": ("half-life at the peak rate", " steps"),
     "half_left_after": ("half is left after", " steps"),
-    "warmup_share": ("share of the decay before the peak", ""),
+    "warmup_share": ("decay before the peak rate", " of it"),
     "noise_floor": ("noise floor √(η/2λ)", ""),
-    "rotation_per_step": ("rotation a step, in radians", ""),
+    "rotation_per_step": ("rotation a step", " rad"),
 }
 BETA1 = 0.9
 POINTS = 200  # of the course that is drawn
 
 
 def course_left(lr: float, weight_decay: float, steps: int, schedule: str, warmup: int, final: float) -> tuple:
-    """The steps at which the course is drawn, 0 and the last among them, and what is left of an initial weight there."""
+    """The steps at which the course is drawn, 0 and the last among them, and what is left of a weight there."""
     at = np.unique(np.linspace(0, steps, min(steps, POINTS) + 1).round().astype(int))
     left = np.cumprod(1 - lr * named_factors(schedule, steps, warmup, final) * weight_decay)
     return at, np.concatenate([[1.0], left])[at]
@@ -61,7 +61,7 @@ def _still(found: dict) -> mpl.figure.Figure:
 
 
 def _field(name: str, label: str, keyboard: str, value: object) -> str:
-    shown = "" if value is None else escape(f"{value}", quote=True)
+    shown = "" if value is None or name == "schedule" else escape(f"{value:.15g}", quote=True)
     described = f'id="ID-{name}" name="{name}" aria-describedby="ID-{name}-wrong"'
     if name == "schedule":
         options = "".join(f"<option{' selected' if known == value else ''}>{known}</option>" for known in SCHEDULES)
@@ -76,6 +76,7 @@ def _field(name: str, label: str, keyboard: str, value: object) -> str:
 
 @styled
 def calculator(
+    *,
     lr: float = 3e-4,
     weight_decay: float = 0.1,
     steps: int = 100_000,
@@ -85,7 +86,7 @@ def calculator(
     batch_size: int | None = None,
     dataset_size: int | None = None,
 ) -> Shown:
-    """A form that says of a run what :func:`adamw_book.diagnose.audit_numbers` says (with β₁ = 0.9), as it is filled in.
+    """A form that says of a run what :func:`adamw_book.diagnose.audit_numbers` says, with β₁ = 0.9, as it is filled in.
 
     The arguments, those of ``audit_numbers``, are what it holds at first; what that gives is shown without scripts and
     in print. Raises as ``audit_numbers`` does.
@@ -94,7 +95,9 @@ def calculator(
     values |= {"final": final, "batch_size": batch_size, "dataset_size": dataset_size}
     found = audit_numbers(**values, beta1=BETA1)
     fields = "".join(_field(name, *FIELDS[name], value) for name, value in values.items())
-    rows = "".join(f'<tr data-key="{key}"><th scope="row">{label}</th><td></td></tr>' for key, (label, _) in OUTPUTS.items())
+    rows = "".join(
+        f'<tr data-key="{key}"><th scope="row">{label}</th><td></td></tr>' for key, (label, _) in OUTPUTS.items()
+    )
     live = (
         f'<form class="fields" novalidate>{fields}</form><div class="beside"><svg class="panel" role="img"></svg>'
         '<table><caption>What decay does in this run</caption><thead><tr><th scope="col">quantity</th>'
@@ -113,7 +116,9 @@ def calculator(
         "points": POINTS,
     }
     alt = (
-        f"What decay alone leaves of an initial weight, against the step, from 1 to {found['remaining']:.3g}; peak rate "
-        f"{lr:g}, decay {weight_decay:g}, {steps} steps, schedule {schedule}. The text below holds the audit."
+        f"What decay alone leaves of an initial weight, against the step, from 1 to {found['remaining']:.3g}; peak "
+        f"rate {lr:g}, decay {weight_decay:g}, {steps:,} steps, schedule {schedule}. The text below holds the audit."
     )
-    return assembled("calculator", "An audit of your run", live, data, _still(found), alt, f"<pre>{escape(text(found))}</pre>")
+    return assembled(
+        "calculator", "An audit of your run", live, data, _still(found), alt, f"<pre>{escape(text(found))}</pre>"
+    )

@@ -10,14 +10,15 @@ function g(value, digits) {
   return `${mantissa}e${power < 0 ? "-" : "+"}${two}`;
 }
 
-// For people: four digits; thousands are set apart, small and large numbers are written with a power of ten.
+// For people: four digits, but whole numbers whole; thousands are set apart, small and large numbers are written with a power of ten.
 function spelled(value, digits = 4) {
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) {
     const [mantissa, power] = value.toExponential(digits - 1).split("e").map(Number);
     return `${mantissa}·10${[...String(power)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("")}`;
   }
-  return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
+  const shown = size < 10 ** (digits - 1) ? Number(value.toPrecision(digits)) : Math.round(value);
+  return shown.toLocaleString("en", { maximumFractionDigits: 20 });
 }
 
 // An element that holds a number as it is, and shows it to people.
@@ -40,8 +41,8 @@ const shape = (root) => (root.clientWidth < 420 ? { width: 340, height: 150 } : 
 
 // Axes in an empty <svg>: x and y are { from, to, log, label, ticks, words }. Returns where a point lies (`at`), and a
 // group, cut off at the frame, for what is drawn.
-function axes(svg, x, y, { width, height, title = "" }) {
-  const left = 46, right = 10, top = title ? 20 : 8, bottom = 36;
+function axes(svg, x, y, { width, height, right = 10, title = "" }) {
+  const left = 46, top = title ? 20 : 8, bottom = 36;
   const place = ({ from, to, log }, low, high) => {
     const turn = log ? Math.log10 : Number;
     return (value) => low + ((turn(value) - turn(from)) / (turn(to) - turn(from))) * (high - low);
@@ -76,11 +77,12 @@ function curve(at, points) {
   return points.map(([a, b], i) => `${i ? "L" : "M"}${at(a, b).map((n) => +n.toFixed(3)).join(" ")}`).join("");
 }
 
-// Says a text once things have been still for a moment, not at each step of a slider.
+// Says a text once things have been still for a moment, not at each step of a slider; not what stands there at first.
 function voice(element) {
-  let timer = null;
+  let timer = null, first = true;
   return (text) => {
     clearTimeout(timer);
+    if (first) return void (first = false);
     timer = setTimeout(() => { if (element.textContent !== text) element.textContent = text; }, 700);
   };
 }

@@ -64,30 +64,32 @@ def mark(metric: int) -> str:
 
 
 def picture(figure: mpl.figure.Figure, alt: str) -> str:
-    """A figure as an image that is part of the page, and closed. Small: its letters are text, and its points are rounded
-    to a tenth of one."""
+    """A figure as an image that is part of the page, and closed. Small: its letters are text, and its points rounded to
+    a tenth of one."""
     with mpl.rc_context({"svg.fonttype": "none"}):
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     plt.close(figure)
     svg = drawn.getvalue()[drawn.getvalue().index("<svg") :]
-    for what, by in ((r"(\.\d)\d+", r"\1"), (r"font-family: [^;\"]+", "font-family: sans-serif"), (r"<!--.*?-->|\s+", " ")):
-        svg = re.sub(what, by, svg)
+    svg = re.sub(r"font-family: [^;\"]+", "font-family: sans-serif", re.sub(r"<!--.*?-->|\s+", " ", svg))
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d)\d+", r"\1", tag[0]), svg)  # not the numbers that it shows
     svg = svg.replace("'", "&apos;").replace('"', "'")
     return f'<img src="data:image/svg+xml,{quote(svg, safe=SAFE)}" alt="{escape(alt, quote=True)}">'
 
 
-def assembled(script: str, label: str, live: str, data: dict, still: mpl.figure.Figure, alt: str, more: str = "") -> Shown:
+def assembled(
+    script: str, label: str, live: str, data: dict, still: mpl.figure.Figure, alt: str, more: str = ""
+) -> Shown:
     """The whole: ``live`` (HTML, in which ID stands for the prefix of its ids) is bound by ``script``.js to ``data``;
     ``still``, described by ``alt``, and ``more`` (HTML) stand in its place without scripts. A reader without HTML gets
     ``alt``."""
     payload = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     name = "movable-" + hashlib.sha256((live + payload).encode()).hexdigest()[:10]
-    code = f"(() => {{\n{_file('drawing.js')}{_file(f'{script}.js')}start(document.getElementById('{name}'), {payload});\n}})();"
+    begin = f"start(document.getElementById('{name}'), {payload});"
     html = (
         f'<style>{_file("movable.css")}</style><div class="movable movable-{script}" id="{name}" role="group" '
         f'aria-label="{escape(label, quote=True)}"><div class="live" hidden>{live.replace("ID-", f"{name}-")}'
         f'<p class="said" aria-live="polite"></p></div><div class="still">{picture(still, alt)}{more}</div></div>'
-        f"<script>{code}</script>"
+        f"<script>(() => {{\n{_file('drawing.js')}{_file(f'{script}.js')}{begin}\n}})();</script>"
     )
     return Shown(html, f"**{label}**\n\n{alt}")

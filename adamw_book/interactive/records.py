@@ -23,11 +23,11 @@ LOOKS = ({"color": "#005F9E", "marker": "o"}, {"color": "#D25A00", "marker": "s"
 
 def doses(table: pd.DataFrame, metrics: Sequence[str], conditions: Sequence[str]) -> dict[str, dict[str, list[dict]]]:
     """{condition: {arm: configurations}}, an arm's configurations by growing coefficient, then rate: ``dose`` (λ or ℓ),
-    ``lr``, ``n`` (seeds) and ``values``, for each metric the mean over the seeds and half of its 95% interval (Student's
-    t), rounded to four decimals.
+    ``lr``, ``n`` (seeds) and ``values``, for each metric the mean over the seeds and half of its 95% interval
+    (Student's t), rounded to four decimals.
 
-    table: tidy, with the columns of a record's tables. Raises ``ValueError`` for a condition or metric that it lacks, and
-    for a configuration of a single seed.
+    table: tidy, with the columns of a record's tables. Raises ``ValueError`` for a condition or metric that it lacks,
+    and for a configuration of a single seed.
     """
     need(table, ["condition", "arm", "lr", "weight_decay", "l2", "metric", "value"], "the table")
     found: dict[str, dict[str, list[dict]]] = {}
@@ -74,27 +74,29 @@ def _still(found: dict[str, list[dict]], labels: Sequence[str], title: str) -> m
 def by_dose(table: pd.DataFrame, metrics: Mapping[str, str], conditions: Sequence[str], source: str) -> Shown:
     """A slider over all decays with which a record's runs were trained, for AdamW and for Adam + L2.
 
-    metrics: {metric of the table: what it is called}, two fractions; ★ stands at the best mean of the first. conditions:
-    those to choose from, the first one shown first. source: where the runs come from, said below. Raises as
-    :func:`doses` does, and for another number of metrics.
+    metrics: {metric of the table: what it is called}, two fractions; ★ stands at the best mean of the first.
+    conditions: those to choose from, the first one shown first. source: where the runs come from, said below. Raises
+    as :func:`doses` does, and for another number of metrics.
     """
     if len(metrics) != 2:
         raise ValueError(f"metrics: {list(metrics)}; two are needed")
     found, labels = doses(table, list(metrics), conditions), list(metrics.values())
     most = max(len(points) for arms in found.values() for points in arms.values())
+    head = "".join(f'<th scope="col">{text}</th>' for text in ("accuracy of", "mean", "95% interval"))
     rows = "".join(
-        f'<tr data-metric="{i}"><th scope="row">{mark(i)} {label}</th><td></td><td></td></tr>' for i, label in enumerate(labels)
+        f'<tr data-metric="{i}"><th scope="row">{mark(i)} {label}</th><td></td><td></td></tr>'
+        for i, label in enumerate(labels)
     )
     live = (
-        f'<div class="controls">{choice("condition", "network", list(found))}{choice("arm", "kind of decay", list(ARMS))}'
-        f'{slider("dose", "decay", most, 0)}</div><div class="beside"><svg class="panel" role="img"></svg><div><table><caption>'
-        '</caption><thead><tr><th scope="col">accuracy of</th><th scope="col">mean</th><th scope="col">95% interval</th></tr>'
-        f'</thead><tbody>{rows}</tbody></table><p class="remark"></p></div></div>'
+        f'<div class="controls">{choice("condition", "network", list(found))}'
+        f"{choice('arm', 'kind of decay', list(ARMS))}{slider('dose', 'decay', most, 0)}</div>"
+        '<div class="beside"><svg class="panel" role="img"></svg><div><table><caption></caption><thead><tr>'
+        f'{head}</tr></thead><tbody>{rows}</tbody></table><p class="remark"></p></div></div>'
     )
     data = {"found": found, "labels": labels, "symbols": {arm: s for arm, (_, s) in ARMS.items()}, "source": source}
     first = conditions[0]
     alt = (
-        f"Accuracy of {labels[0]} and of {labels[1]} against the decay of AdamW (left) and of Adam + L2 (right), {first}, "
-        f"{source}."
+        f"Accuracy of {labels[0]} and of {labels[1]} against the decay of AdamW (left) and of Adam + L2 (right), "
+        f"{first}, {source}."
     ).replace("/", " by ")
     return assembled("records", "Recorded runs, decay by decay", live, data, _still(found[first], labels, first), alt)

@@ -38,7 +38,9 @@ def values_of(name: str) -> list[float]:
     return [float(f"{10**power:.2g}") for power in np.arange(10 * low, 10 * high + 1) / 10]
 
 
-def _approach(distance: float, lr: float, l2: float, rest: float, steps: Sequence[int]) -> tuple[np.ndarray, int | None]:
+def _approach(
+    distance: float, lr: float, l2: float, rest: float, steps: Sequence[int]
+) -> tuple[np.ndarray, int | None]:
     """The distance that Adam + L2 has left to where its gradient ℓ·distance is zero, at each of ``steps`` (increasing),
     and the step at which it first is ``rest`` or less, from where it is ``rest``; None where it is not, by then.
     Until that step this is the update itself; beyond it, the path rings."""
@@ -65,8 +67,8 @@ def _spread(lr: float, share: float, steps: np.ndarray) -> np.ndarray:
 def paths(
     lr: float, weight_decay: float, l2: float, sigma: float, steps: Sequence[int] = STEPS
 ) -> dict[str, dict[str, np.ndarray]]:
-    """{kind: {arm: sizes (T,)}}: |w| of a silent weight, the root mean square of a noisy one, |w| of a driven one, after
-    each of ``steps`` (increasing whole numbers above 0).
+    """{kind: {arm: sizes (T,)}}: |w| of a silent weight, the root mean square of a noisy one, |w| of a driven one,
+    after each of ``steps`` (increasing whole numbers above 0).
 
     A silent weight starts at :data:`START` and has no gradient; a noisy one gets noise of standard deviation ``sigma``,
     a driven one the gradient ``sigma`` at each step, both from 0. Under Adam + L2 the silent and the driven weight
@@ -152,8 +154,8 @@ def three_weights() -> Shown:
         for arm in THREE
     )
     live = (
-        f'<div class="controls">{controls}</div><div class="panels">{panels}</div><table><caption>Where the weights come '
-        f'to rest</caption><thead><tr><th scope="col">arm</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        f'<div class="controls">{controls}</div><div class="panels">{panels}</div><table><caption>Where the weights '
+        f'come to rest</caption><thead><tr><th scope="col">arm</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
         '<p class="remark"></p>'
     )
     data = {
@@ -166,7 +168,7 @@ def three_weights() -> Shown:
     said = ", ".join(f"{RANGES[name][0]} = {value:g}" for name, value in settings.items())
     alt = (
         f"Three panels, the size of a weight against the step on logarithmic axes, at {said}. Silent: AdamW falls "
-        "exponentially, Adam + L2 far sooner and to a small rest, Adam stays. Noisy: AdamW and Adam + L2 level off, Adam "
-        "grows on. Driven: AdamW and Adam + L2 level off at levels of their own, Adam grows on."
+        "exponentially, Adam + L2 far sooner and to a small rest, Adam stays. Noisy: AdamW and Adam + L2 level off, "
+        "Adam grows on. Driven: AdamW and Adam + L2 level off at levels of their own, Adam grows on."
     )
     return assembled("weights", "Three kinds of weight, to move", live, data, _still(settings), alt)

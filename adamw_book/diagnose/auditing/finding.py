@@ -33,8 +33,8 @@ def grave(findings: Iterable[Finding]) -> bool:
     return any(finding.severity != "note" for finding in findings)
 
 
-# What a course of decay alone may say: code → severity, text, fix, both of them for `str.format`. ``start`` is λ/Σ_tη_tλ,
-# which leaves about 1/e of the initial weights: a place to start a search from, not an optimum.
+# What a course of decay alone may say: code → severity, text, fix, both of them for `str.format`. ``start`` is
+# λ/Σ_tη_tλ, which leaves about 1/e of the initial weights: a place to start a search from, not an optimum.
 TEMPLATES = {
     "no_decay": (
         "warning",
