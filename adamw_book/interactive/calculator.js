@@ -177,7 +177,11 @@ function start(root, data) {
   }
 
   let timer = null;
-  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    clearTimeout(timer);
+    show();
+  });
   form.addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(show, 120); // ten million steps take a moment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import matplotlib as mpl
 import pandas as pd
@@ -84,7 +85,7 @@ def by_dose(table: pd.DataFrame, metrics: Mapping[str, str], conditions: Sequenc
     most = max(len(points) for arms in found.values() for points in arms.values())
     head = "".join(f'<th scope="col">{text}</th>' for text in ("accuracy of", "mean", "95% interval"))
     rows = "".join(
-        f'<tr data-metric="{i}"><th scope="row">{mark(i)} {label}</th><td></td><td></td></tr>'
+        f'<tr data-metric="{i}"><th scope="row">{mark(i)} {escape(label)}</th><td></td><td></td></tr>'
         for i, label in enumerate(labels)
     )
     live = (
