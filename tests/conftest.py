@@ -1,13 +1,25 @@
-"""The chapters are tests: nbmake executes each notebook under chapters/, with this tree's package."""
+"""The chapters are tests: nbmake executes each notebook under chapters/, with this tree's package. And the browser in
+which pages are tried."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,3 +55,25 @@ def pytest_terminal_summary(terminalreporter) -> None:
     terminalreporter.write_line(line.format("GPU", "dtypes", "flags", "registers", "spills", "loads", "stores"))
     for architecture, *row in sorted(rows, key=lambda r: (r[2] != "plain", r[2], r[1], r[0])):
         terminalreporter.write_line(line.format(f"sm_{architecture}", *row))
+
+
+def unavailable(why: str):
+    """Skip, or fail in CI, where everything that is needed can be had."""
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if executable is None:
+        unavailable("no Chromium was found: on Debian `sudo apt install chromium`, on Ubuntu `chromium-browser`")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        unavailable("playwright is not installed: pip install playwright (its own browsers are not needed)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS)
+        yield browser
+        browser.close()

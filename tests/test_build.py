@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from dependencies import Package, fingerprint, notebook_modules
-from launch_buttons import github_url, repository, site
 from formulas import Setter
+from launch_buttons import github_url, repository, site
 from moved_pages import redirect, write_moved
 from one_at_a_time import one_at_a_time
 from serve import Server, serve
@@ -518,8 +518,13 @@ def test_fingerprint_follows_code_modules_records_and_device(package: Path):
     (package / "adamw_book" / "table.csv").write_text("data")
     fourth = now()
     assert fourth != third
+    (package / "adamw_book" / "scenarios" / "a.js").write_text("")  # beside modules that are not loaded
+    assert now() == fourth
+    (package / "adamw_book" / "optim" / "a.js").write_text("")
+    fifth = now()
+    assert fifth != fourth
     write_notebook(path, "Another title", "from adamw_book import ledger  # edited")
-    assert now() != fourth
+    assert now() != fifth
 
     write_notebook(path, "Records unread", "from adamw_book import evidence")
     unread = now()

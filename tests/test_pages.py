@@ -11,7 +11,6 @@ import http.server
 import json
 import os
 import re
-import shutil
 import threading
 from html import unescape
 from html.parser import HTMLParser
@@ -21,6 +20,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
+from conftest import unavailable
 from contents import pages, source
 from plain_markdown import raw_constructs
 
@@ -28,16 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 PAGES = pages(ROOT)
 WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 CONTRAST = 4.5  # WCAG 2, level AA, for text
 WEIGHT = 1.5e6  # bytes that a page may load, figures and fonts included, uncompressed
 AXE = {
@@ -45,13 +35,6 @@ AXE = {
     "rules": {"label-content-name-mismatch": {"enabled": True}},  # off by default
     "resultTypes": ["violations"],
 }
-
-
-def unavailable(why: str):
-    """Skip, or fail in CI, where everything that is needed can be had."""
-    if os.environ.get("CI", "").lower() in ("true", "1"):
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 @pytest.fixture(scope="session")
@@ -79,21 +62,6 @@ def site(html: Path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if executable is None:
-        unavailable("no Chromium was found: on Debian `sudo apt install chromium`, on Ubuntu `chromium-browser`")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        unavailable("playwright is not installed: pip install playwright (its own browsers are not needed)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -38,9 +38,15 @@ class Package:
 
     @cached_property
     def data_files(self) -> list[Path]:
-        """Files of the package that are not modules; every notebook that uses the package depends on them."""
+        """Files of the package that are not modules."""
         files = (self.root / self.name).rglob("*")
         return sorted(p for p in files if p.is_file() and p.suffix != ".py" and "__pycache__" not in p.parts)
+
+    def data_of(self, modules: set[str]) -> list[Path]:
+        """The data files that a notebook depends on which loads ``modules``: those beside the modules of a sub-package
+        where that is loaded, all others in any case."""
+        folders = {path.parent: name for name, path in self.paths.items() if path.name == "__init__.py"}
+        return [p for p in self.data_files if modules and folders.get(p.parent, self.name) in modules | {self.name}]
 
     def _tree(self, module: str) -> ast.Module:
         if module not in self._trees:
@@ -148,7 +154,7 @@ def fingerprint(path: Path, root: Path, device: str, package: Package | None = N
     package = package or Package(root)
     notebook = nbformat.read(path, as_version=4)
     modules = notebook_modules(notebook, package)
-    files = [package.paths[name] for name in sorted(modules)] + (package.data_files if modules else [])
+    files = [package.paths[name] for name in sorted(modules)] + package.data_of(modules)
     code = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     texts = [code, *(file.read_text(encoding="utf-8", errors="replace") for file in files)]
     for folder in RESULTS:
