@@ -7,7 +7,6 @@ from torch.optim import Optimizer
 class AdamW(Optimizer):
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self.total = 0
 
     @torch.no_grad()
     def step(self, closure=None):

@@ -1,19 +1,13 @@
 """The conformance test: every planted mistake is named, no right AdamW is accused, bad input is told as such."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import plain_adamw
 import pytest
 import torch
 
 import adamw_book
-from adamw_book.diagnose import CouldNotRun, conformance, require
-from adamw_book.diagnose.black_box import effects
-from adamw_book.diagnose.black_box.rule import Rule, simulate
+from adamw_book.diagnose import conformance
 
 SOURCE = Path(plain_adamw.__file__).read_text()
 DECAY, STEP = "p.mul_(1 - lr * weight_decay)", "p.addcdiv_(m / (1 - beta1**t), denominator, value=-lr)"
@@ -26,7 +20,10 @@ PLANTED = {
     "decay taken twice": (["decay_size"], {DECAY: "p.mul_(1 - 2 * lr * weight_decay)"}),
     "decay and penalty": (["unnamed_decay"], {"g, state = p.grad,": "g, state = p.grad + weight_decay * p,"}),
     "decay after the step": (["decay_after"], {BOTH: f"{STEP}\n                {DECAY}"}),
-    "decay from the updated weight": (["decay_after"], {BOTH: f"{STEP}\n                p.sub_(lr * weight_decay * p)"}),
+    "decay from the updated weight": (
+        ["decay_after"],
+        {BOTH: f"{STEP}\n                p.sub_(lr * weight_decay * p)"},
+    ),
     "coupled": (["coupled"], {"g, state = p.grad,": "g, state = p.grad + weight_decay * p,", DECAY: "pass"}),
     "coupled into the first moment": (
         ["coupled_first_moment"],
@@ -81,10 +78,18 @@ PLANTED = {
     "second moment not corrected": (["second_not_corrected"], {DENOMINATOR: "v.sqrt() + eps"}),
     "count one ahead": (["count_ahead"], {'t, m, v = state["step"],': 't, m, v = state["step"] + 1,'}),
     "betas swapped": (["betas_swapped"], {"(beta1, beta2), eps": "(beta2, beta1), eps"}),
-    "betas ignored": (["betas_ignored"], {"(beta1, beta2), eps = group": "(beta1, beta2), _ = group", 'group["betas"], group["eps"]': '(0.9, 0.999), group["eps"]\n            eps = group["eps"]'}),
+    "betas ignored": (
+        ["betas_ignored"],
+        {
+            "(beta1, beta2), eps = group": "(beta1, beta2), _ = group",
+            'group["betas"], group["eps"]': '(0.9, 0.999), group["eps"]\n            eps = group["eps"]',
+        },
+    ),
     "AMSGrad": (
         ["amsgrad"],
-        {DENOMINATOR: '(state.setdefault("top", v.clone()).copy_(torch.maximum(state["top"], v)) / (1 - beta2**t)).sqrt() + eps'},
+        {
+            DENOMINATOR: '(state.setdefault("top", v.clone()).copy_(torch.maximum(state["top"], v)) / (1 - beta2**t)).sqrt() + eps'
+        },
     ),
     "AdaBelief's moment": (["belief"], {"v.mul_(beta2).addcmul_(g, g,": "v.mul_(beta2).addcmul_(g - m, g - m,"}),
     "gradients summed": (["momentum_summed"], {"alpha=1 - beta1": "alpha=1"}),
@@ -92,29 +97,46 @@ PLANTED = {
     "ascent": (["ascends"], {"denominator, value=-lr": "denominator, value=lr"}),
     "one step count for all": (
         ["step_count_shared"],
-        {'state["step"] += 1': 'state["step"] = self.total', "        loss = None": "        self.total += 1\n        loss = None"},
+        {
+            'state["step"] += 1': 'state["step"] = group["step"]',
+            "            lr, (": '            group["step"] = group.get("step", 0) + 1\n            lr, (',
+        },
     ),
     "a step count for each parameter's step": (
         ["step_count_per_parameter"],
-        {'state["step"] += 1': 'self.total += 1\n                state["step"] = self.total'},
+        {'state["step"] += 1': 'state["step"] = group["step"] = group.get("step", 0) + 1'},
     ),
-    "a group's lr ignored": (["groups_ignored"], {'lr, (beta1': 'lr, (beta1', 'group["lr"]': 'self.param_groups[0]["lr"]'}),
+    "a group's lr ignored": (
+        ["groups_ignored"],
+        {"lr, (beta1": "lr, (beta1", 'group["lr"]': 'self.param_groups[0]["lr"]'},
+    ),
     "a scheduler ignored": (
         ["changes_ignored"],
         {'lr, (beta1, beta2), eps = group["lr"]': 'lr, (beta1, beta2), eps = group.setdefault("rate", group["lr"])'},
     ),
-    "state not saved": (["checkpoint_loses"], {"self.state[p]": 'self.__dict__.setdefault("own", {}).setdefault(p, {})'}),
+    "state not saved": (
+        ["checkpoint_loses"],
+        {"self.state[p]": 'self.__dict__.setdefault("own", {}).setdefault(p, {})'},
+    ),
     "step count not saved": (
         ["checkpoint_loses"],
-        {"t, m, v =": 't, m, v = self.__dict__.setdefault("t", {}).setdefault(p, []),', 'state["step"],': "", '["exp_avg_sq"]\n                m.': '["exp_avg_sq"]\n                t.append(1)\n                t = len(t)\n                m.'},
+        {
+            "t, m, v =": 't, m, v = self.__dict__.setdefault("t", {}).setdefault(p, []),',
+            'state["step"],': "",
+            '["exp_avg_sq"]\n                m.': '["exp_avg_sq"]\n                t.append(1)\n                t = len(t)\n                m.',
+        },
     ),
     "state in bfloat16": (
-        ["state_narrow"],
-        {"exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)": "exp_avg=torch.zeros_like(p, dtype=torch.bfloat16), exp_avg_sq=torch.zeros_like(p, dtype=torch.bfloat16)"},
+        ["state_narrow", "state_cast"],
+        {
+            "exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)": "exp_avg=torch.zeros_like(p, dtype=torch.bfloat16), exp_avg_sq=torch.zeros_like(p, dtype=torch.bfloat16)"
+        },
     ),
     "clipped to a norm of all": (
-        ["parameters_mixed"],
-        {"        loss = None": "        torch.nn.utils.clip_grad_norm_([p for g in self.param_groups for p in g['params']], 0.1)\n        loss = None"},
+        ["unnamed_step", "parameters_mixed"],
+        {
+            "        loss = None": "        torch.nn.utils.clip_grad_norm_([p for g in self.param_groups for p in g['params']], 0.1)\n        loss = None"
+        },
     ),
 }
 
@@ -137,3 +159,25 @@ def codes(report) -> list[str]:
 def test_a_planted_mistake_is_named(mistake):
     wanted, replacements = PLANTED[mistake]
     assert codes(conformance(planted(replacements))) == wanted
+
+
+RIGHT = {
+    "plain": (plain_adamw.AdamW, {}),
+    "torch, for loop": (torch.optim.AdamW, {"foreach": False}),
+    "torch, foreach": (torch.optim.AdamW, {"foreach": True}),
+    "torch, fused": (torch.optim.AdamW, {"fused": True}),
+    "torch's Adam, decoupled": (torch.optim.Adam, {"decoupled_weight_decay": True, "weight_decay": 0.01}),
+    "the book's, torch": (adamw_book.AdamW, {"backend": "torch"}),
+    "the book's, reference": (adamw_book.AdamW, {"backend": "reference"}),
+    "a function": (lambda params, **own: torch.optim.AdamW(params, **own), {}),
+    "a function of nothing but parameters": (lambda params: torch.optim.AdamW(params, lr=3e-4), {}),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("right", RIGHT)
+def test_no_right_adamw_is_accused(right, dtype):
+    make, keywords = RIGHT[right]
+    report = conformance(make, dtype, **keywords)
+    assert report.findings == [] and report.is_adamw, report
+    assert f"torch.{report.dtype}" == str(dtype)

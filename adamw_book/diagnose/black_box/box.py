@@ -17,6 +17,7 @@ NAMES = {
     "eps": (("eps",), ("epsilon",)),
 }
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 5e-2}
+NARROW = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int8", "uint8")
 # All are far from their usual values, so that each question has a large answer, in bfloat16, too.
 PROBING = {"lr": 0.5, "weight_decay": 0.5, "betas": (0.6, 0.9), "eps": 0.02}
 SHAPE = (4, 4)
@@ -55,9 +56,13 @@ class Box:
         if betas is not None and len(betas) != 2:
             del self.names["betas"]
 
+        self.state_dtypes: tuple[str, ...] = ()
+
     @property
     def tolerance(self) -> float:
-        return TOLERANCE[self.dtype]
+        """How far two paths may be apart that are one: by the precision of the weights, or that of a narrower state."""
+        narrow = set(self.state_dtypes) & set(NARROW)
+        return TOLERANCE[torch.bfloat16 if narrow else self.dtype]
 
     def default(self, name: str):
         """A coefficient's value in the groups of an optimizer that was not told another; None where there is none."""
@@ -126,6 +131,14 @@ class Box:
             optimizer.train()
         return optimizer
 
+    def stepped(self) -> tuple:
+        """(an optimizer that has made two steps, its parameter)."""
+        p = self._parameter(starts())
+        optimizer = self.optimizer([p], PROBING)
+        for g in gradients(2):
+            self._step(optimizer, [p], [g])
+        return optimizer, p
+
     def set(self, optimizer, name: str, value) -> None:
         """Put a coefficient into all groups, as a scheduler does."""
         for group in optimizer.param_groups:
@@ -162,7 +175,10 @@ class Box:
         return p.detach().double().flatten().cpu().numpy().copy()
 
     def _step(self, optimizer, params: list, given: list) -> None:
-        wanted = [None if g is None else self._parameter(np.reshape(g, p.shape)).data for g, p in zip(given, params, strict=True)]
+        wanted = [
+            None if g is None else self._parameter(np.reshape(g, p.shape)).data
+            for g, p in zip(given, params, strict=True)
+        ]
 
         def closure() -> Tensor:
             for p, g in zip(params, wanted, strict=True):
@@ -198,10 +214,21 @@ def open_box(make: Callable, keywords: dict, dtype: torch.dtype | None = None, d
         try:
             box = Box(make, keywords, one, device)
             box.drive([np.ones(SHAPE)], [[np.full(SHAPE, 0.1)]] * 2)
+            box.state_dtypes = state_dtypes(*box.stepped())
             return box
         except CouldNotRun as error:
             problems[one] = error
+    if len(set(map(str, problems.values()))) == 1:
+        raise problems.popitem()[1]
     raise CouldNotRun("; ".join(f"in {str(d).removeprefix('torch.')}, {e}" for d, e in problems.items()))
+
+
+def state_dtypes(optimizer, p: Tensor) -> tuple[str, ...]:
+    """The names of the dtypes of the state's tensors that are as large as the parameter."""
+    own = optimizer.state.get(p, {}) if hasattr(optimizer, "state") else {}
+    tensors = own.values() if hasattr(own, "values") else ()
+    large = (t for t in tensors if isinstance(t, Tensor) and t.numel() == p.numel())
+    return tuple(sorted({str(t.dtype).removeprefix("torch.") for t in large}))
 
 
 def gradients(steps: int, count: int = 16, seed: int = 0) -> np.ndarray:
@@ -221,5 +248,8 @@ def starts(seed: int = 1) -> np.ndarray:
 
 def differ(found: np.ndarray, wanted: np.ndarray) -> float:
     """The root mean square difference of two arrays in units of ``wanted``'s root mean square."""
-    size = np.sqrt(np.mean(np.square(wanted)))
-    return float(np.sqrt(np.mean(np.square(found - wanted))) / size) if size else float(np.abs(found).max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        size, apart = (np.sqrt(np.mean(np.square(x))) for x in (wanted, found - wanted))
+    if not np.isfinite(apart):
+        return np.inf
+    return float(apart / size) if size else float(np.abs(found).max())

@@ -67,7 +67,7 @@ def decay_of(box: Box, step: Step) -> Decay:
         half, steps = _pair(box, given, **changed)
         halves.append(_share(kind, half[:-1] - half[1:] - steps, half[:-1], steps, given))
     powers = tuple(float(np.log2(share / one)) if one * share > 0 else np.nan for one in halves)
-    follows = _follows(box, kind, share, powers[0], given)
+    follows = _follows(box, kind, share, powers[0], given, moved)
     unit = Rule(follows=follows).share(PROBING["lr"], PROBING["lr"], PROBING["weight_decay"])
     factor = share / unit
     return Decay(*kind, follows, 1.0 if abs(factor - 1) <= 2 * box.tolerance else factor, powers)
@@ -108,22 +108,31 @@ def _through_gradient(box: Box, step: Step, path: np.ndarray, given: np.ndarray)
     return Decay("unnamed")
 
 
-def _follows(box: Box, kind: tuple, share: float, power: float, given: np.ndarray) -> str:
+def _follows(box: Box, kind: tuple, share: float, power: float, given: np.ndarray, constant: np.ndarray) -> str:
     """What the shares follow while the rate is changed between the steps."""
     lrs = PROBING["lr"] * np.array([1, 0.5, 1, 0.25, 0.5, 0.75])
     shown = [[g] for g in given]
     [path] = box.drive([starts()], shown, lrs=lrs)
     [without] = box.drive([starts()], shown, lrs=lrs, weight_decay=0.0)
     moved = without[:-1] - without[1:]
+    if constant.any() and differ(moved, constant) <= box.tolerance:  # the schedule does not reach the step either
+        return "lr" if round(power) == 1 else "nothing"
     taken, like = path[:-1] - path[1:] - moved, CANDIDATES[kind](path[:-1], moved, path[0], given)
     sizes = np.square(like).sum(1)
     shares = np.divide((taken * like).sum(1), sizes, out=np.full(len(lrs), np.nan), where=sizes > 0)
     relative = lrs / lrs[0]
-    courses = {"lr": relative, "nothing": np.ones(len(lrs)), "first": np.ones(len(lrs)), "schedule": relative, "square": relative**2}
+    courses = {
+        "lr": relative,
+        "nothing": np.ones(len(lrs)),
+        "first": np.ones(len(lrs)),
+        "schedule": relative,
+        "square": relative**2,
+    }
     expected = {"lr": 1, "nothing": 0, "first": 1, "schedule": 0, "square": 2}
     seen = ~np.isnan(shares)
     errors = {
-        name: differ(share * course[seen], shares[seen]) + abs(expected[name] - power) for name, course in courses.items()
+        name: differ(share * course[seen], shares[seen]) + abs(expected[name] - power)
+        for name, course in courses.items()
     }
     return min(errors, key=errors.get)
 
@@ -137,7 +146,13 @@ def without_gradient(box: Box) -> str:
         return "rests"
     never = box.drive([starts(), starts()], [[g, None] for g in given])[1]
     _, still = box.drive([starts(), starts()], both, weight_decay=0.0)
-    return "moves" if not np.array_equal(still[2], still[-1]) else "decays" if not np.array_equal(never[0], never[-1]) else "moves"
+    return (
+        "moves"
+        if not np.array_equal(still[2], still[-1])
+        else "decays"
+        if not np.array_equal(never[0], never[-1])
+        else "moves"
+    )
 
 
 def at_zero_gradients(box: Box, decay: Decay) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 
 from ..auditing.finding import Finding
@@ -83,7 +84,11 @@ WORDS = {
         "The sign of the decay is wrong: a step multiplies the weights by 1 + {factor:.3g}·ηλ, and they grow.",
         "p.mul_(1 - lr * weight_decay)",
     ),
-    "decay_size": ("warning", "A step takes {factor:.3g} times the share that it should.", "p.mul_(1 - lr * weight_decay)"),
+    "decay_size": (
+        "warning",
+        "A step takes {factor:.3g} times the share that it should.",
+        "p.mul_(1 - lr * weight_decay)",
+    ),
     "decay_not_proportional": (
         "warning",
         "The share that a step takes grows with lr to the power {powers[0]:.2g} and with weight_decay to the power "
@@ -131,7 +136,11 @@ WORDS = {
         "The step count of the bias correction is one ahead: it is 2 in the first step.",
         "t = 1, 2, 3, …",
     ),
-    "betas_swapped": ("error", "The betas are swapped: the first moment has β₂, the second β₁.", "beta1, beta2 = betas"),
+    "betas_swapped": (
+        "error",
+        "The betas are swapped: the first moment has β₂, the second β₁.",
+        "beta1, beta2 = betas",
+    ),
     "betas_ignored": (
         "error",
         "The betas that are given are ignored: the moments have 0.9 and 0.999.",
@@ -196,7 +205,7 @@ WORDS = {
     ),
     "groups_ignored": (
         "error",
-        "A parameter group's own {names} is ignored.",
+        "A parameter group's own {names} is ignored: it gets that of the others.",
         'for group in self.param_groups: lr = group["lr"], …',
     ),
     "changes_ignored": (
@@ -222,14 +231,14 @@ WORDS = {
     ),
     "state_coarse": (
         "warning",
-        "In a tensor of 8,192 weights the path is {percent:.2g}% off that of the same weights in a small tensor: the "
+        "In a tensor of 8,192 weights the path is {off} off that of the same weights in a small tensor: the "
         "state of large tensors is kept in fewer bits.",
         "",
     ),
     "raises": ("warning", "{question}: {what}.", ""),
     "unnamed": (
         "warning",
-        "Taken together, its path is {percent:.2g}% off that of the rule which the answers describe{where}: there is a "
+        "Taken together, its path is {off} off that of the rule which the answers describe{where}: there is a "
         "difference that no question here asks for.",
         "",
     ),
@@ -248,13 +257,14 @@ WORDS = {
 @dataclass(frozen=True)
 class Difference(Finding):
     """A finding with ``effect``: {steps: root mean square difference of the weights from AdamW's, in units of theirs},
-    {} where it has none to be computed; ``where``: the situation that it is computed in."""
+    inf where they have left all bounds, {} where it has none to be computed; ``where``: the situation that it is computed in."""
 
     effect: dict[int, float] = field(default_factory=dict)
     where: str = ""
 
     def as_dict(self) -> dict:
-        return asdict(self) | {"effect": {str(steps): size for steps, size in self.effect.items()}}
+        sizes = {str(steps): size if math.isfinite(size) else None for steps, size in self.effect.items()}
+        return asdict(self) | {"effect": sizes}
 
     def size(self) -> str:
         """The effect in words, "" where there is none."""
@@ -274,4 +284,6 @@ def percent(share: float) -> str:
     """A share as a reader sees it."""
     if not share < 1e6:
         return "more than a million times their size"
-    return f"{share:.3g} times their size" if share > 10 else f"{100 * share:.2g}%" if share else "nothing"
+    if share > 10:
+        return f"{share:.3g} times their size"
+    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%" if share > 1e-6 else "less than 0.0001%"

@@ -15,6 +15,7 @@ USUAL = {"lr": 1e-3, "weight_decay": 0.1, "betas": (0.9, 0.999), "eps": 1e-8}
 SITUATIONS = {
     "plain": "",
     "schedule": " under a cosine schedule to 0",
+    "schedule ignored": " under a cosine schedule to 0",
     "silent": " where gradients are 0",
     "absent": " where a tenth of the way gradients become None",
     "late": " where the first gradient comes a tenth of the way",
@@ -52,6 +53,8 @@ def _one(rule: Rule, situation: str, forgets: str, usual: dict, steps: int) -> f
     wanted, found = dict(usual), dict(usual)
     if situation == "schedule":
         wanted["lr"] = found["lr"] = usual["lr"] * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+    elif situation == "schedule ignored":
+        wanted["lr"] = usual["lr"] * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
     elif situation == "silent":
         given = np.zeros_like(given)
     elif situation == "late":
@@ -85,7 +88,9 @@ def measured(box: Box, tiles: int = 1, **usual) -> dict[int, float]:
             break
         clock = time.perf_counter()
         try:
-            [path] = box.drive([np.tile(start, tiles)], [[np.tile(g, tiles)] for g in given[:steps]], last=True, **usual)
+            [path] = box.drive(
+                [np.tile(start, tiles)], [[np.tile(g, tiles)] for g in given[:steps]], last=True, **usual
+            )
         except CouldNotRun:
             break
         found[steps] = differ(path[-1], np.tile(reference[steps], tiles))

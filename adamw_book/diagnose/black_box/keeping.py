@@ -7,26 +7,28 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from .box import PROBING, Box, CouldNotRun, differ, gradients, starts
+from .box import PROBING, Box, CouldNotRun, differ, gradients, starts, state_dtypes
 from .rule import Rule, simulate
 
 OTHER = {"lr": 0.125, "weight_decay": 0.1, "betas": (0.3, 0.7), "eps": 0.3}
 STEPS, LARGE = 8, (128, 64)
 
 
-def together(box: Box, rule: Rule | None) -> str:
+def together(box: Box, rule: Rule | None, rests: bool) -> str:
     """What a parameter's path has to do with the other parameters: "nothing", "count" (a first gradient that comes late
-    meets a step count that has run on), "counts" (each parameter of a step counts as a step) or "something"."""
+    meets a step count that has run on), "counts" (each parameter of a step counts as a step) or "something". rests:
+    whether a parameter without gradient rests; where it does not, nothing comes late."""
     given, late = gradients(STEPS), 3
     [alone] = box.drive([starts()], [[g] for g in given])
     _, second = box.drive([starts(seed=5), starts()], [[np.flip(g).copy(), g] for g in given])
     if differ(second, alone) > box.tolerance:
         counts = 2 * np.arange(1, STEPS + 1)
         return "counts" if rule and _is(box, rule, second, given, counts) else "something"
+    if not rests:
+        return "nothing"
     path = box.drive([starts(seed=5), starts()], [[g, None if t < late else g] for t, g in enumerate(given)])[1][late:]
-    [wanted] = box.drive([path[0]], [[g] for g in given[late:]])
+    [wanted] = box.drive([starts()], [[g] for g in given[late:]])
     if differ(path, wanted) <= box.tolerance:
         return "nothing"
     return "count" if rule and _is(box, rule, path, given[late:], np.arange(late + 1, STEPS + 1)) else "something"
@@ -49,7 +51,8 @@ def ignored_by_groups(box: Box) -> tuple[list[str], list[str]]:
         if differ(wanted, base) <= 2 * box.tolerance:
             continue
         found = box.drive([starts(), starts()], two, own=[{}, other])[1]
-        if differ(found, wanted) > box.tolerance:
+        alike = box.drive([starts(), starts()], two, own=[{}, {}])[1]
+        if differ(found, alike) <= box.tolerance:
             own.append(name)
 
         def change(optimizer, t, name=name):
@@ -57,7 +60,7 @@ def ignored_by_groups(box: Box) -> tuple[list[str], list[str]]:
                 box.set(optimizer, name, OTHER[name])
 
         [changed] = box.drive([starts()], one, between=change)
-        if differ(changed, base) <= box.tolerance / 10:
+        if differ(changed, base) <= box.tolerance:
             later.append(name)
     return own, later
 
@@ -85,16 +88,16 @@ def checkpoint_loses(box: Box, rule: Rule | None) -> str:
     [whole] = box.drive([starts()], [[g] for g in given])
     others = PROBING | {"lr": OTHER["lr"], "weight_decay": OTHER["weight_decay"]}
     try:
-        if differ(resume(others), whole) <= box.tolerance / 10:
+        if differ(resume(others), whole) <= box.tolerance:
             return ""
         resumed = resume(PROBING)
     except CouldNotRun:
         raise
     except Exception as error:
         return f"raises {type(error).__name__}: {error}"
-    if differ(resumed, whole) <= box.tolerance / 10:
+    if differ(resumed, whole) <= box.tolerance:
         return "coefficients"
-    if differ(resumed, resume(PROBING, loads=False)) <= box.tolerance / 10:
+    if differ(resumed, resume(PROBING, loads=False)) <= box.tolerance:
         return "all"
     for forgets in ("step", "exp_avg", "exp_avg_sq", "moments") if rule else ():
         path = simulate(rule, whole[0], given, **box.in_force(), resumed=half, forgets=forgets)
@@ -104,33 +107,23 @@ def checkpoint_loses(box: Box, rule: Rule | None) -> str:
 
 
 class State(NamedTuple):
-    """``dtypes``: of the state's tensors that are as large as the parameter, before and after a checkpoint; ``error``:
-    how far a parameter of LARGE is from the path that it has as a small one."""
+    """``loaded``: dtypes of the state's tensors that are as large as the parameter, after a checkpoint; ``error``: how
+    far a parameter of LARGE is from the path that it has as a small one."""
 
-    dtypes: tuple[str, ...]
     loaded: tuple[str, ...]
     error: float
 
 
 def state_of(box: Box) -> State:
     """What the moments are kept in."""
-    p = box._parameter(starts())
-    optimizer = box.optimizer([p], PROBING)
-    for g in gradients(2):
-        box._step(optimizer, [p], [g])
+    optimizer, p = box.stepped()
     try:
         loaded = box.optimizer([p], PROBING)
         loaded.load_state_dict(optimizer.state_dict())
-        after = _dtypes(loaded, p)
+        after = state_dtypes(loaded, p)
     except Exception:
         after = ()
     given, size = gradients(4), LARGE[0] * LARGE[1] // 16
     [small] = box.drive([starts()], [[g] for g in given])
     [large] = box.drive([np.tile(starts().ravel(), size).reshape(LARGE)], [[np.tile(g, size)] for g in given])
-    return State(_dtypes(optimizer, p), after, differ(large, np.tile(small, size)))
-
-
-def _dtypes(optimizer, p: Tensor) -> tuple[str, ...]:
-    own = optimizer.state.get(p, {}) if hasattr(optimizer, "state") else {}
-    tensors = [t for t in own.values() if isinstance(t, Tensor) and t.numel() == p.numel()] if hasattr(own, "values") else []
-    return tuple(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))
+    return State(after, differ(large, np.tile(small, size)))

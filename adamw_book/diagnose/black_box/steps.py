@@ -75,7 +75,8 @@ def _depends(box: Box, given: np.ndarray) -> bool:
     """Whether other weights get other steps of the same gradients."""
     try:
         small, large = (
-            np.diff(box.drive([size * starts()], [[g] for g in given], weight_decay=0.0)[0], axis=0) for size in (0.5, 1)
+            np.diff(box.drive([size * starts()], [[g] for g in given], weight_decay=0.0)[0], axis=0)
+            for size in (0.5, 1)
         )
     except CouldNotRun:
         return True
