@@ -13,6 +13,7 @@ SOURCE = Path(plain_adamw.__file__).read_text()
 DECAY, STEP = "p.mul_(1 - lr * weight_decay)", "p.addcdiv_(m / (1 - beta1**t), denominator, value=-lr)"
 DENOMINATOR = "(v / (1 - beta2**t)).sqrt() + eps"
 NONE = "                if p.grad is None:\n                    continue\n"
+OWN, ALL = 'self.__dict__.setdefault("own", {})', '[p for g in self.param_groups for p in g["params"]]'
 BOTH = f"{DECAY}\n                {STEP}"
 # what is wrong: (the findings that it must have, none but these, and the replacements in the source that make it)
 PLANTED = {
@@ -45,6 +46,7 @@ PLANTED = {
     "lr twice": (["decay_by_lr_squared"], {DECAY: "p.mul_(1 - lr * lr * weight_decay)"}),
     "weight_decay's root": (["decay_not_proportional"], {DECAY: "p.mul_(1 - lr * weight_decay**0.5)"}),
     "no decay": (["decay_ignored"], {DECAY: "pass"}),
+    "cautious, or where nothing moves": (["cautious"], {DECAY: "p.mul_(1 - lr * weight_decay * (m * p >= 0))"}),
     "cautious": (["cautious"], {DECAY: "p.mul_(1 - lr * weight_decay * (m * p > 0))"}),
     "toward the start": (
         ["toward_start"],
@@ -78,20 +80,24 @@ PLANTED = {
     "second moment not corrected": (["second_not_corrected"], {DENOMINATOR: "v.sqrt() + eps"}),
     "count one ahead": (["count_ahead"], {'t, m, v = state["step"],': 't, m, v = state["step"] + 1,'}),
     "betas swapped": (["betas_swapped"], {"(beta1, beta2), eps": "(beta2, beta1), eps"}),
-    "betas ignored": (
-        ["betas_ignored"],
-        {
-            "(beta1, beta2), eps = group": "(beta1, beta2), _ = group",
-            'group["betas"], group["eps"]': '(0.9, 0.999), group["eps"]\n            eps = group["eps"]',
-        },
-    ),
+    "betas ignored": (["betas_ignored"], {'group["betas"], group["eps"]': '(0.9, 0.999), group["eps"]'}),
     "AMSGrad": (
         ["amsgrad"],
         {
-            DENOMINATOR: '(state.setdefault("top", v.clone()).copy_(torch.maximum(state["top"], v)) / (1 - beta2**t)).sqrt() + eps'
+            DENOMINATOR: '(state["top"] / (1 - beta2**t)).sqrt() + eps',
+            "                denominator =": '                state["top"] = torch.maximum(state.get("top", v), v)\n'
+            "                denominator =",
         },
     ),
     "AdaBelief's moment": (["belief"], {"v.mul_(beta2).addcmul_(g, g,": "v.mul_(beta2).addcmul_(g - m, g - m,"}),
+    "Nesterov's momentum": (
+        ["nesterov"],
+        {"m / (1 - beta1**t), den": "(beta1 * m + (1 - beta1) * g) / (1 - beta1**t), den"},
+    ),
+    "NAdam's momentum without its schedule": (
+        ["nesterov"],
+        {"m / (1 - beta1**t), den": "beta1 * m / (1 - beta1 ** (t + 1)) + (1 - beta1) * g / (1 - beta1**t), den"},
+    ),
     "gradients summed": (["momentum_summed"], {"alpha=1 - beta1": "alpha=1"}),
     "no root": (["no_root"], {DENOMINATOR: "v / (1 - beta2**t) + eps"}),
     "ascent": (["ascends"], {"denominator, value=-lr": "denominator, value=lr"}),
@@ -106,39 +112,34 @@ PLANTED = {
         ["step_count_per_parameter"],
         {'state["step"] += 1': 'state["step"] = group["step"] = group.get("step", 0) + 1'},
     ),
-    "a group's lr ignored": (
-        ["groups_ignored"],
-        {"lr, (beta1": "lr, (beta1", 'group["lr"]': 'self.param_groups[0]["lr"]'},
-    ),
+    "a group's lr ignored": (["groups_ignored"], {'group["lr"]': 'self.param_groups[0]["lr"]'}),
     "a scheduler ignored": (
         ["changes_ignored"],
         {'lr, (beta1, beta2), eps = group["lr"]': 'lr, (beta1, beta2), eps = group.setdefault("rate", group["lr"])'},
     ),
-    "state not saved": (
-        ["checkpoint_loses"],
-        {"self.state[p]": 'self.__dict__.setdefault("own", {}).setdefault(p, {})'},
-    ),
+    "state not saved": (["checkpoint_loses"], {"self.state[p]": f"{OWN}.setdefault(p, {{}})"}),
     "step count not saved": (
         ["checkpoint_loses"],
-        {
-            "t, m, v =": 't, m, v = self.__dict__.setdefault("t", {}).setdefault(p, []),',
-            'state["step"],': "",
-            '["exp_avg_sq"]\n                m.': '["exp_avg_sq"]\n                t.append(1)\n                t = len(t)\n                m.',
-        },
+        {'state["step"] += 1': f'state["step"] = {OWN}[p] = {OWN}.get(p, 0) + 1'},
     ),
     "state in bfloat16": (
         ["state_narrow", "state_cast"],
-        {
-            "exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)": "exp_avg=torch.zeros_like(p, dtype=torch.bfloat16), exp_avg_sq=torch.zeros_like(p, dtype=torch.bfloat16)"
-        },
+        {"zeros_like(p)": "zeros_like(p, dtype=torch.bfloat16)"},
     ),
     "clipped to a norm of all": (
         ["unnamed_step", "parameters_mixed"],
-        {
-            "        loss = None": "        torch.nn.utils.clip_grad_norm_([p for g in self.param_groups for p in g['params']], 0.1)\n        loss = None"
-        },
+        {"        loss = None": f"        torch.nn.utils.clip_grad_norm_({ALL}, 0.1)\n        loss = None"},
     ),
 }
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Effects after ten steps: what is asked here is the code of a finding."""
+    effects.effect.cache_clear()
+    monkeypatch.setattr(effects, "STEPS", (10,))
+    yield
+    effects.effect.cache_clear()
 
 
 def planted(replacements: dict[str, str]):
@@ -156,7 +157,7 @@ def codes(report) -> list[str]:
 
 
 @pytest.mark.parametrize("mistake", PLANTED)
-def test_a_planted_mistake_is_named(mistake):
+def test_a_planted_mistake_is_named(mistake, short):
     wanted, replacements = PLANTED[mistake]
     assert codes(conformance(planted(replacements))) == wanted
 

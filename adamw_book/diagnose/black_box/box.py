@@ -1,4 +1,4 @@
-"""An optimizer as a black box: it is made anew, driven with prescribed gradients, and only its weights are looked at."""
+"""An optimizer as a black box: made anew, driven with prescribed gradients, and known by its weights only."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Box:
                 if all(one in self._accepts or one in group for one in spelling):
                     self.names[name] = spelling
                     break
-        betas = self.default("betas")
-        if betas is not None and len(betas) != 2:
-            del self.names["betas"]
+        for name in ("betas", "eps"):
+            if name in self.names and not _fits(name, self.default(name)):
+                del self.names[name]
 
         self.state_dtypes: tuple[str, ...] = ()
 
@@ -78,7 +78,7 @@ class Box:
         found = {}
         for name, value in (PROBING | changed).items():
             found[name] = value if name in self.names else self.default(name)
-            if found[name] is None or (name == "betas" and len(found[name]) != 2):
+            if found[name] is None or not _fits(name, found[name]):
                 found[name] = usual[name]
         return found
 
@@ -162,6 +162,8 @@ class Box:
     def _made(self, params: list, keywords: dict):
         try:
             optimizer = self.make(params, **(self.keywords | keywords))
+        except NotImplementedError:
+            raise
         except Exception as error:
             raise CouldNotRun(f"it cannot be made: {type(error).__name__}: {error}") from error
         if missing := [name for name in ("step", "param_groups") if not hasattr(optimizer, name)]:
@@ -198,6 +200,8 @@ class Box:
                     self.needs_closure = True
             if self.needs_closure:
                 optimizer.step(closure)
+        except NotImplementedError:
+            raise
         except Exception as error:
             raise CouldNotRun(f"its step raises {type(error).__name__}: {error}") from error
         for p, g in zip(params, wanted, strict=True):
@@ -216,11 +220,20 @@ def open_box(make: Callable, keywords: dict, dtype: torch.dtype | None = None, d
             box.drive([np.ones(SHAPE)], [[np.full(SHAPE, 0.1)]] * 2)
             box.state_dtypes = state_dtypes(*box.stepped())
             return box
-        except CouldNotRun as error:
-            problems[one] = error
+        except (CouldNotRun, NotImplementedError) as error:
+            problems[one] = CouldNotRun(error)
     if len(set(map(str, problems.values()))) == 1:
         raise problems.popitem()[1]
     raise CouldNotRun("; ".join(f"in {str(d).removeprefix('torch.')}, {e}" for d, e in problems.items()))
+
+
+def _fits(name: str, value) -> bool:
+    """Whether a coefficient is what Adam's is: two betas, one ε."""
+    if value is None:
+        return True
+    if name == "betas":
+        return isinstance(value, list | tuple) and len(value) == 2
+    return isinstance(value, int | float | Tensor)
 
 
 def state_dtypes(optimizer, p: Tensor) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from .conformance import conformance
 from .target import find, keyword
 
 DESCRIPTION = (
-    "Is this optimizer AdamW, and where does it differ? It is imported, made, and driven with prescribed gradients. The "
-    "exit status is 0 where it is AdamW, 1 where it differs, 2 where it could not be found, made or stepped."
+    "Is this optimizer AdamW, and where does it differ? It is imported, made, and driven with prescribed gradients. "
+    "The exit status is 0 where it is AdamW, 1 where it differs, 2 where it could not be found, made or stepped."
 )
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 

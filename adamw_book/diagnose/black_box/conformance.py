@@ -1,4 +1,4 @@
-"""Is this optimizer AdamW, and where does it differ? The questions, one after the other, and what their answers mean."""
+"""Is this optimizer AdamW, and where does it differ? The questions in their order, and what their answers mean."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ OF_STEP = {
     ("shift", 1): "count_ahead", ("betas", "swapped"): "betas_swapped", ("betas", "usual"): "betas_ignored",
     ("second", "largest"): "amsgrad", ("second", "largest corrected"): "amsgrad_corrected",
     ("second", "belief"): "belief", ("second", "previous"): "second_late", ("momentum", "nesterov"): "nesterov",
+    ("momentum", "nesterov alike"): "nesterov",
     ("momentum", "summed"): "momentum_summed", ("root", False): "no_root", ("ascends", True): "ascends",
 }  # fmt: skip
 OF_DECAY = {
     "coupled": "coupled", "first moment": "coupled_first_moment", "denominator": "decay_in_denominator",
-    "cautious": "cautious", "start": "toward_start", "sign": "decay_of_constant_size",
+    "cautious": "cautious", "cautious or still": "cautious", "start": "toward_start", "sign": "decay_of_constant_size",
     "gradients": "not_at_zero_gradient", "late": "not_in_first_step", "unnamed": "unnamed_decay",
     "untaken": "takes_no_decay", "ignored": "decay_ignored",
 }  # fmt: skip
@@ -40,8 +41,9 @@ FOLLOWS = {
 }  # fmt: skip
 RESTS = "the parameter rests"
 LOST = {
-    "all": "its whole state", "step": "the step count", "exp_avg": "the first moment", "exp_avg_sq": "the second moment",
-    "moments": "the moments", "coefficients": "the coefficients of its groups", "something": "part of what it had",
+    "all": "its whole state", "step": "the step count", "exp_avg": "the first moment",
+    "exp_avg_sq": "the second moment", "moments": "the moments",
+    "coefficients": "the coefficients of its groups", "something": "part of what it had",
 }  # fmt: skip
 
 
@@ -112,16 +114,21 @@ class Asked:
         self.question("parameter groups", self.groups)
         self.question("checkpoint", self.checkpoint, rule)
         self.question("state", self.state)
-        if rule and not step.depends and not any(f.code == "decay_not_proportional" for f in self.findings):
+        if rule and not step.depends and not self.has("decay_not_proportional"):
             self.question("all of it together", self.whole, rule)
         self.notes()
 
     def question(self, name: str, ask: Callable, *arguments) -> None:
         try:
             self.answers[name] = ask(*arguments)
+        except NotImplementedError as error:
+            self.answers[name] = f"not asked: {error}"
         except CouldNotRun as error:
             self.answers[name] = f"cannot be answered: {error}"
             self.found("raises", question=name.capitalize(), what=error)
+
+    def has(self, *codes: str) -> bool:
+        return any(finding.code in codes for finding in self.findings)
 
     def found(self, code: str, rule: Rule | None = None, situation: str = "plain", forgets: str = "", **values) -> None:
         """Add a finding, with the effect of ``rule`` in a situation."""
@@ -154,13 +161,8 @@ class Asked:
             "outside": "outside the root", "inside": "inside the root", "squared": "its square inside the root",
             "scaled": "outside the root, divided by √(1 − β₂ᵗ)", "summed": "summed up in v", "ignored": "no effect",
         }[rule.eps]  # fmt: skip
-        corrected = {
-            "both": "both moments",
-            "none": "none",
-            "first": "first moment only",
-            "second": "second moment only",
-        }
-        self.answers["bias correction"] = corrected[rule.corrected] + (", one step ahead" if rule.shift else "")
+        corrected = {"both": "both moments", "none": "none"}.get(rule.corrected, f"{rule.corrected} moment only")
+        self.answers["bias correction"] = corrected + (", one step ahead" if rule.shift else "")
         self.answers["betas"] = {"given": "first and second", "swapped": "swapped", "usual": "ignored"}[rule.betas]
         return step
 
@@ -172,7 +174,8 @@ class Asked:
         elif decay.decay in OF_DECAY:
             self.found(OF_DECAY[decay.decay], rule, "silent" if decay.decay == "gradients" else "plain")
         self.answers["decay"] = {
-            "decoupled": "decoupled", "start": "decoupled, toward the initial weights", "cautious": "decoupled, cautious",
+            "start": "decoupled, toward the initial weights", "cautious": "decoupled, cautious",
+            "cautious or still": "decoupled, cautious",
             "first moment": "through the first moment", "denominator": "divided by √v̂ + ε", "untaken": "none",
             "ignored": "none", "unnamed": "of another kind", "sign": "of a constant size",
             "gradients": "decoupled, not at gradient 0", "late": "decoupled, from the second step",
@@ -237,8 +240,8 @@ class Asked:
         elif found == "something":
             self.found("parameters_mixed")
         return {
-            "nothing": "have no influence", "count": "share a step count", "counts": "share a step count, each adds to it",
-            "something": "change what a parameter does",
+            "nothing": "have no influence", "count": "share a step count",
+            "counts": "share a step count, each adds to it", "something": "change what a parameter does",
         }[found]  # fmt: skip
 
     def groups(self) -> str:
@@ -273,15 +276,13 @@ class Asked:
             self.found("state_narrow", found, weights=own, state=narrow[0])
         if state.loaded and state.loaded != self.box.state_dtypes:
             self.found("state_cast", before=shown, after=" and ".join(state.loaded))
-        if state.error > self.box.tolerance and not any(
-            f.code in ("parameters_mixed", "depends_on_weight") for f in self.findings
-        ):
+        if state.error > self.box.tolerance and not self.has("parameters_mixed", "depends_on_weight"):
             self.driven("state_coarse", tiles=32, off=percent(state.error))
         return f"{shown}, for weights in {own}"
 
     def whole(self, rule: Rule) -> str:
         box, given = self.box, gradients(12, seed=7)
-        scheduled = not any(finding.code == "changes_ignored" for finding in self.findings)
+        scheduled = not self.has("changes_ignored")
         lrs = PROBING["lr"] * np.linspace(1, 0.1 if scheduled else 1, 12)
         [path] = box.drive([starts(seed=9)], [[g] for g in given], lrs=lrs)
         error = differ(path, simulate(rule, path[0], given, **box.in_force() | {"lr": lrs}))

@@ -20,6 +20,7 @@ CANDIDATES = {
     ("decoupled", "before"): lambda w, u, start, g: w,
     ("decoupled", "after"): lambda w, u, start, g: w - u,
     ("cautious", "before"): lambda w, u, start, g: w * (u * w > 0),
+    ("cautious or still", "before"): lambda w, u, start, g: w * (u * w >= 0),
     ("cautious", "after"): lambda w, u, start, g: (w - u) * (u * (w - u) > 0),
     ("start", "before"): lambda w, u, start, g: w - start,
     ("start", "after"): lambda w, u, start, g: w - u - start,
@@ -31,9 +32,9 @@ CANDIDATES = {
 
 @dataclass(frozen=True)
 class Decay:
-    """``decay``, ``order``, ``follows`` and ``factor`` in the words of :class:`.rule.Rule`; ``decay`` is "ignored" where
-    the coefficient that was given does nothing, "untaken" where none can be given, and "unnamed" where no candidate
-    takes what is taken. ``powers``: of lr and of weight_decay in the share of a step."""
+    """``decay``, ``order``, ``follows`` and ``factor`` in the words of :class:`.rule.Rule`; ``decay`` is "ignored"
+    where the coefficient that was given does nothing, "untaken" where none can be given, and "unnamed" where no
+    candidate takes what is taken. ``powers``: of lr and of weight_decay in the share of a step."""
 
     decay: str
     order: str = "before"
@@ -121,20 +122,18 @@ def _follows(box: Box, kind: tuple, share: float, power: float, given: np.ndarra
     sizes = np.square(like).sum(1)
     shares = np.divide((taken * like).sum(1), sizes, out=np.full(len(lrs), np.nan), where=sizes > 0)
     relative = lrs / lrs[0]
+    # follows → (the course of the shares, the power of a constant lr)
     courses = {
-        "lr": relative,
-        "nothing": np.ones(len(lrs)),
-        "first": np.ones(len(lrs)),
-        "schedule": relative,
-        "square": relative**2,
-    }
-    expected = {"lr": 1, "nothing": 0, "first": 1, "schedule": 0, "square": 2}
+        "lr": (relative, 1), "nothing": (relative**0, 0), "first": (relative**0, 1), "schedule": (relative, 0),
+        "square": (relative**2, 2),
+    }  # fmt: skip
     seen = ~np.isnan(shares)
-    errors = {
-        name: differ(share * course[seen], shares[seen]) + abs(expected[name] - power)
-        for name, course in courses.items()
-    }
-    return min(errors, key=errors.get)
+
+    def error(follows: str) -> float:
+        course, expected = courses[follows]
+        return differ(share * course[seen], shares[seen]) + abs(expected - power)
+
+    return min(courses, key=error)
 
 
 def without_gradient(box: Box) -> str:
@@ -144,15 +143,8 @@ def without_gradient(box: Box) -> str:
     _, path = box.drive([starts(), starts()], both)
     if np.array_equal(path[2], path[-1]):
         return "rests"
-    never = box.drive([starts(), starts()], [[g, None] for g in given])[1]
     _, still = box.drive([starts(), starts()], both, weight_decay=0.0)
-    return (
-        "moves"
-        if not np.array_equal(still[2], still[-1])
-        else "decays"
-        if not np.array_equal(never[0], never[-1])
-        else "moves"
-    )
+    return "decays" if np.array_equal(still[2], still[-1]) else "moves"
 
 
 def at_zero_gradients(box: Box, decay: Decay) -> bool:

@@ -66,7 +66,7 @@ WORDS = {
     ),
     "lr_independent_scheduled": (
         "warning",
-        "The decay does not follow lr, only its schedule: a step takes the share λ·η_t/η_0, as in the paper's own form.",
+        "The decay follows the schedule of lr, not its size: a step takes the share λ·η_t/η_0, the paper's own form.",
         "p.mul_(1 - lr * weight_decay)",
     ),
     "decay_ignores_schedule": (
@@ -257,7 +257,7 @@ WORDS = {
 @dataclass(frozen=True)
 class Difference(Finding):
     """A finding with ``effect``: {steps: root mean square difference of the weights from AdamW's, in units of theirs},
-    inf where they have left all bounds, {} where it has none to be computed; ``where``: the situation that it is computed in."""
+    inf where they have left all bounds, {} where none was computed; ``where``: the situation that it is meant for."""
 
     effect: dict[int, float] = field(default_factory=dict)
     where: str = ""

@@ -40,9 +40,9 @@ def stream(steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=256)
-def effect(rule: Rule = Rule(), situation: str = "plain", forgets: str = "", usual: tuple = ()) -> dict[int, float]:
-    """{steps: share}: the root mean square difference from AdamW's weights, in units of theirs, if ``rule`` were used in
-    one of ``SITUATIONS``. usual: (name, value) pairs that differ from ``USUAL``."""
+def effect(rule: Rule, situation: str = "plain", forgets: str = "", usual: tuple = ()) -> dict[int, float]:
+    """{steps: share}: the root mean square difference from AdamW's weights, in units of theirs, if ``rule`` were used
+    in one of ``SITUATIONS``. usual: (name, value) pairs that differ from ``USUAL``."""
     with np.errstate(over="ignore", invalid="ignore"):
         return {steps: _one(rule, situation, forgets, USUAL | dict(usual), steps) for steps in STEPS}
 

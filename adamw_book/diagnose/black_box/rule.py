@@ -13,9 +13,9 @@ class Rule:
     """One variant of AdamW; the defaults are AdamW itself, and each field but the default is one way to differ.
 
     decay: "decoupled", "none", "coupled" (λθ is added to the gradient), "first moment" (only to the gradient of m),
-        "denominator" (divided by √v̂ + ε with the step), "cautious" (only where the step shrinks the weight), "start"
-        (toward the initial weight), "sign" (of a constant size), "gradients" (not where the gradient is 0), "late" (not
-        in the first step).
+        "denominator" (divided by √v̂ + ε with the step), "cautious" (only where the step shrinks the weight), "cautious
+        or still" (there, and where there is no step), "start" (toward the initial weight), "sign" (of a constant size),
+        "gradients" (not where the gradient is 0), "late" (not in the first step).
     order: "before" (from the weight before the step) or "after" (from the weight that the step has left).
     follows: the share of a weight that a step takes: "lr" is η_tλ, "nothing" λ, "first" η_0λ, "schedule" λη_t/η_0,
         "square" η_t²λ; all times ``factor``.
@@ -24,7 +24,8 @@ class Rule:
     corrected: which moments are bias-corrected: "both", "first", "second" or "none"; by β^(t + shift).
     betas: "given", "swapped", or "usual" (0.9 and 0.999, whatever is given).
     second: "squares", "belief" ((g − m)²), "largest" (AMSGrad), "largest corrected", "previous" (v of the last step).
-    momentum: "averaged", "nesterov", or "summed" (m ← β₁m + g).
+    momentum: "averaged", "nesterov" (m looks a step ahead, each part with its own correction), "nesterov alike"
+        (both with that of m), or "summed" (m ← β₁m + g).
     root: whether v's root is taken. ascends: whether the step climbs. state: dtype that the moments are kept in.
     """
 
@@ -102,7 +103,9 @@ def simulate(
             used, two = before, 1 - beta2 ** (t - 1) if two != 1.0 else 1.0
         denominator = _denominator(rule, used, two, eps)
         first = m / one
-        if rule.momentum == "nesterov":
+        if rule.momentum == "nesterov alike":
+            first = (beta1 * m + (1 - beta1) * g) / one
+        elif rule.momentum == "nesterov":
             first = beta1 * m / (1 - beta1 ** (t + 1) if one != 1.0 else 1.0) + (1 - beta1) * g / one
         step = lrs[i] * np.divide(first, denominator, out=np.zeros_like(m), where=denominator != 0)
         share = rule.share(lrs[i], lrs[0], weight_decay) if weight_decay else 0.0
@@ -131,6 +134,8 @@ def _taken(rule: Rule, share: float, theta, start, step, gradient, denominator, 
         return share * at / denominator
     if rule.decay == "cautious":
         return share * at * (step * theta > 0)
+    if rule.decay == "cautious or still":
+        return share * at * (step * theta >= 0)
     if rule.decay == "start":
         return share * (at - start)
     if rule.decay == "sign":

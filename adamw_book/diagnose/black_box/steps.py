@@ -18,7 +18,7 @@ DEVIATIONS = [
     *(("corrected", value) for value in ("none", "first", "second")),
     *(("betas", value) for value in ("swapped", "usual")),
     *(("second", value) for value in ("largest", "largest corrected", "belief", "previous")),
-    *(("momentum", value) for value in ("nesterov", "summed")),
+    *(("momentum", value) for value in ("nesterov", "nesterov alike", "summed")),
     *(("shift", 1), ("root", False), ("ascends", True)),
 ]
 RELATIVES = {"NAdam": torch.optim.NAdam, "RAdam": torch.optim.RAdam, "Adamax": torch.optim.Adamax}
@@ -27,7 +27,7 @@ RELATIVES = {"NAdam": torch.optim.NAdam, "RAdam": torch.optim.RAdam, "Adamax": t
 class Step(NamedTuple):
     """``rule``: the simplest variant that makes the same steps, None where there is none; then ``relative`` may name a
     class of torch, and ``sizes`` the range of its steps' lengths in units of Adam's, where they have Adam's direction.
-    ``moved`` (STEPS, n): the steps themselves. ``depends``: they depend on the weight."""
+    ``depends``: they depend on the weight."""
 
     rule: Rule | None
     relative: str
@@ -74,10 +74,8 @@ def _sizes(box: Box, path: np.ndarray, given: np.ndarray, values: dict) -> tuple
 def _depends(box: Box, given: np.ndarray) -> bool:
     """Whether other weights get other steps of the same gradients."""
     try:
-        small, large = (
-            np.diff(box.drive([size * starts()], [[g] for g in given], weight_decay=0.0)[0], axis=0)
-            for size in (0.5, 1)
-        )
+        paths = [box.drive([size * starts()], [[g] for g in given], weight_decay=0.0)[0] for size in (0.5, 1)]
     except CouldNotRun:
         return True
+    small, large = (np.diff(path, axis=0) for path in paths)
     return differ(small, large) > 4 * box.tolerance
