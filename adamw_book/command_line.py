@@ -10,7 +10,7 @@ from importlib import import_module
 # command → (the module that offers configure(parser) and run(options) -> exit status, what it does)
 COMMANDS = {
     "audit": ("adamw_book.diagnose.auditing.command", "what will weight decay do in this run?"),
-    "conformance": ("adamw_book.diagnose.conformance.command", "is this optimizer AdamW, and where does it differ?"),
+    "conformance": ("adamw_book.diagnose.black_box.command", "is this optimizer AdamW, and where does it differ?"),
     "evidence": ("adamw_book.evidence_commands", "run the full protocols and write their records"),
     "check": ("adamw_book.evidence_commands", "compare the records with the code"),
     "stability": ("adamw_book.evidence_commands", "make the primary comparisons under three master seeds"),

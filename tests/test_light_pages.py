@@ -131,7 +131,8 @@ def test_a_slim_figure_shows_the_same():
     slim = figures.slim(DRAWING)
     assert slim == (
         '<svg xmlns:xlink="x" width="300pt" height="150.3pt" viewBox="0 0 300 150.3"><g>'
-        '<path d="M 10.12 20.5\nL -3.00 4" style="stroke-width: 0.015625"/><use xlink:href="#m1" x="1.23" transform="scale(0.015625)"/></g></svg>'
+        '<path d="M 10.12 20.5\nL -3.00 4" style="stroke-width: 0.015625"/>'
+        '<use xlink:href="#m1" x="1.23" transform="scale(0.015625)"/></g></svg>'
     )
     assert figures.slim(slim) == slim
 

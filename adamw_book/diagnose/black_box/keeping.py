@@ -1,0 +1,129 @@
+"""What an optimizer keeps: a state for each parameter, groups' own coefficients, and all of it through a checkpoint."""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .box import PROBING, Box, CouldNotRun, differ, gradients, starts, state_dtypes
+from .rule import Rule, simulate
+
+OTHER = {"lr": 0.125, "weight_decay": 0.1, "betas": (0.3, 0.7), "eps": 0.3}
+STEPS, LARGE = 8, (128, 64)
+
+
+def together(box: Box, rule: Rule | None, rests: bool) -> str:
+    """What a parameter's path has to do with the other parameters: "nothing", "count" (a first gradient that comes late
+    meets a step count that has run on), "counts" (each parameter of a step counts as a step) or "something". rests:
+    whether a parameter without gradient rests; where it does not, nothing comes late."""
+    given, late = gradients(STEPS), 3
+    [alone] = box.drive([starts()], [[g] for g in given])
+    _, second = box.drive([starts(seed=5), starts()], [[np.flip(g).copy(), g] for g in given])
+    if differ(second, alone) > box.tolerance:
+        counts = 2 * np.arange(1, STEPS + 1)
+        return "counts" if rule and _is(box, rule, second, given, counts) else "something"
+    if not rests:
+        return "nothing"
+    path = box.drive([starts(seed=5), starts()], [[g, None if t < late else g] for t, g in enumerate(given)])[1][late:]
+    [wanted] = box.drive([starts()], [[g] for g in given[late:]])
+    if differ(path, wanted) <= box.tolerance:
+        return "nothing"
+    return "count" if rule and _is(box, rule, path, given[late:], np.arange(late + 1, STEPS + 1)) else "something"
+
+
+def _is(box: Box, rule: Rule, path: np.ndarray, given: np.ndarray, counts: np.ndarray) -> bool:
+    return differ(simulate(rule, path[0], given, **box.in_force(), counts=counts), path) <= 2 * box.tolerance
+
+
+def ignored_by_groups(box: Box) -> tuple[list[str], list[str]]:
+    """(coefficients of which a group may not have its own, those that may not be changed between steps). One that has
+    no effect from the constructor either is in neither."""
+    given = gradients(5)
+    one, two = [[g] for g in given], [[g, g] for g in given]
+    [base] = box.drive([starts()], one)
+    own, later = [], []
+    for name in box.names:
+        other = {name: OTHER[name]}
+        [wanted] = box.drive([starts()], one, **other)
+        if differ(wanted, base) <= 2 * box.tolerance:
+            continue
+        found = box.drive([starts(), starts()], two, own=[{}, other])[1]
+        alike = box.drive([starts(), starts()], two, own=[{}, {}])[1]
+        if differ(found, alike) <= box.tolerance:
+            own.append(name)
+
+        def change(optimizer, t, name=name):
+            if t == 2:
+                box.set(optimizer, name, OTHER[name])
+
+        [changed] = box.drive([starts()], one, between=change)
+        if differ(changed, base) <= box.tolerance:
+            later.append(name)
+    return own, later
+
+
+def checkpoint_loses(box: Box, rule: Rule | None) -> str:
+    """What a run lost that was saved and loaded halfway: "", "all", "coefficients", "step", "exp_avg", "exp_avg_sq",
+    "moments" or "something"; "raises …" where it cannot be saved or loaded."""
+    given, half = gradients(STEPS, seed=3), STEPS // 2
+
+    def resume(values: dict, loads: bool = True):
+        def between(optimizer, t):
+            if t != half:
+                return None
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            new = box.optimizer(params, values)
+            if loads:
+                saved = io.BytesIO()
+                torch.save(optimizer.state_dict(), saved)
+                saved.seek(0)
+                new.load_state_dict(torch.load(saved, weights_only=False))
+            return new
+
+        return box.drive([starts()], [[g] for g in given], between=between)[0]
+
+    [whole] = box.drive([starts()], [[g] for g in given])
+    others = PROBING | {"lr": OTHER["lr"], "weight_decay": OTHER["weight_decay"]}
+    try:
+        if differ(resume(others), whole) <= box.tolerance:
+            return ""
+        resumed = resume(PROBING)
+    except (CouldNotRun, NotImplementedError):
+        raise
+    except Exception as error:
+        return f"raises {type(error).__name__}: {error}"
+    if differ(resumed, whole) <= box.tolerance:
+        return "coefficients"
+    if differ(resumed, resume(PROBING, loads=False)) <= box.tolerance:
+        return "all"
+    for forgets in ("step", "exp_avg", "exp_avg_sq", "moments") if rule else ():
+        path = simulate(rule, whole[0], given, **box.in_force(), resumed=half, forgets=forgets)
+        if differ(path, resumed) <= 2 * box.tolerance:
+            return forgets
+    return "something"
+
+
+class State(NamedTuple):
+    """``loaded``: dtypes of the state's tensors that are as large as the parameter, after a checkpoint; ``error``: how
+    far a parameter of LARGE is from the path that it has as a small one."""
+
+    loaded: tuple[str, ...]
+    error: float
+
+
+def state_of(box: Box) -> State:
+    """What the moments are kept in."""
+    optimizer, p = box.stepped()
+    try:
+        loaded = box.optimizer([p], PROBING)
+        loaded.load_state_dict(optimizer.state_dict())
+        after = state_dtypes(loaded, p)
+    except Exception:
+        after = ()
+    given, size = gradients(4), LARGE[0] * LARGE[1] // 16
+    [small] = box.drive([starts()], [[g] for g in given])
+    [large] = box.drive([np.tile(starts().ravel(), size).reshape(LARGE)], [[np.tile(g, size)] for g in given])
+    return State(after, differ(large, np.tile(small, size)))
