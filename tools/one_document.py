@@ -18,8 +18,8 @@ from contents import pages
 
 # Controls, scripts, and notes for screens only
 LEFT_OUT = (
-    "script, button, .headerlink, .toggle-details, details.above-input, .cell_input.tag_hide-input, .d-print-none, "
-    "details.hide > summary, details.hide .cell_input"
+    "script, button, input, .headerlink, .toggle-details, .d-print-none, details.hide:not(:has(.cell_output)), "
+    "details.hide > summary, details.hide .cell_input, details:not([class])"  # the last: each frame of a moving picture
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import re
 import sys
@@ -25,6 +26,7 @@ from pypdf.generic import Destination, Fit
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "book.pdf"
+RECORD = "pdf.txt"  # under _build: what the PDF was printed from
 STYLE = Path(__file__).with_name("print.css")
 MARK = re.compile(r"(<!-- pdf -->).*?(<!-- /pdf -->)", re.DOTALL)  # in _ext/templates/finding.html
 TEXT_WIDTH = 658  # CSS pixels between the margins of print.css: 174 mm
@@ -78,7 +80,7 @@ def size(bytes_: int) -> str:
 def offer(root: Path, html: Path) -> bool:
     """Have every page link to the PDF where there is one that was printed from these pages; remove one that was not,
     and all links to it. Returns whether it is offered. A second call changes nothing."""
-    pdf, record = html / NAME, html.parent / "pdf.txt"
+    pdf, record = html / NAME, html.parent / RECORD
     current = pdf.is_file() and record.is_file() and record.read_text(encoding="utf-8").strip() == digest(root, html)
     if not current:
         pdf.unlink(missing_ok=True)
@@ -156,6 +158,8 @@ def places(pdf: PdfReader) -> dict[str, Destination]:
 
 def with_bookmarks(pdf: PdfReader, lines: list[Entry]) -> PdfWriter:
     """The PDF with a bookmark for each line of the contents: parts, in them chapters, in those sections."""
+    # pypdf says that its copy has more objects than Chromium's file, in which some are not numbered; both are sound.
+    logging.getLogger("pypdf._writer").setLevel(logging.ERROR)
     writer, found = PdfWriter(clone_from=pdf), places(pdf)
     above: dict[int, object] = {}
     for line, after in zip(lines, [*lines[1:], None], strict=True):
@@ -187,7 +191,7 @@ def main() -> int:
     pdf = printed(html, document)
     with_bookmarks(pdf, lines).write(html / f"{NAME}.part")
     os.replace(html / f"{NAME}.part", html / NAME)
-    (html.parent / "pdf.txt").write_text(digest(ROOT, html) + "\n", encoding="utf-8")
+    (html.parent / RECORD).write_text(digest(ROOT, html) + "\n", encoding="utf-8")
     offer(ROOT, html)
     print(f"_build/html/{NAME}: {len(pdf.pages)} pages, {size((html / NAME).stat().st_size)}")
     return 0
