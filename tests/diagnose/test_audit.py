@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from specimens import Deaf, Model, codes, groups, matrix
+from specimens import Capped, Deaf, LateAndCautious, Model, codes, groups, matrix
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -108,6 +108,10 @@ HOW = [
     (lambda p: adamw_book.AdamW(p, weight_decay=0.1), "decoupled"),
     (lambda p: adamw_book.AdamW(p, weight_decay=0.1, cautious=True), "decoupled"),
     (lambda p: adamw_book.AdamW(p), "decoupled"),
+    (lambda p: LateAndCautious(p), "decoupled"),
+    (lambda p: torch.optim.Adam(p, weight_decay=0.1, maximize=True), "coupled, adaptive"),
+    (lambda p: torch.optim.Adagrad(p, weight_decay=0.1), "coupled, adaptive"),
+    (lambda p: Capped(p), "other"),
 ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from specimens import Deaf, Model, codes, groups, matrix
+from specimens import Capped, Deaf, Model, codes, groups, matrix
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -217,6 +217,21 @@ def test_an_optimizer_that_ignores_its_decay_ends_where_it_would_without():
             optimizer.step()
         ends.append(w.detach())
     assert torch.equal(*ends)
+
+
+@shows("neither")
+def test_a_capped_decay_is_the_same_for_twice_the_weight_decay():
+    ends = []
+    for weight_decay in (1.0, 2.0):
+        w = matrix()
+        optimizer = Capped([w], weight_decay=weight_decay)
+        found = audit(optimizer, steps=10)
+        assert codes(found) == ["neither"] and found.table["remaining"].isna().all()
+        for _ in range(10):
+            w.grad = torch.zeros(2, 2)
+            optimizer.step()
+        ends.append(w.detach())
+    assert torch.equal(*ends) and ends[0][0, 0] < 1
 
 
 @shows("lr_independent")
