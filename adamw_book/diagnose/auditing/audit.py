@@ -209,7 +209,7 @@ def _of_decay(
         ]
     if how.how == "other":
         return [Finding("neither", "note", f"{name}'s weight_decay in group {i} takes no share of the weights that "
-                        "grows with it, nor does it go through the gradient: what it does is not told here.")]  # fmt: skip
+                        "grows with it, nor does it go through the gradient: what it does is not told.")]  # fmt: skip
     if how.how == "ignored":
         return [Finding("ignored", "warning", f"{name} takes weight_decay={peak:g} in group {i} and does not decay.",
                         f"optimizer = torch.optim.AdamW(params, lr={lr.max():g}, weight_decay={peak:g})")]  # fmt: skip
