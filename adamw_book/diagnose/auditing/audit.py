@@ -52,7 +52,7 @@ class Audit:
     def _repr_html_(self) -> str:
         """For a notebook: the same table and findings, in the page's own colours."""
         table = self.table[SHOWN].rename(columns=lambda name: name.replace("_", " "))
-        lines = [table.to_html(index=False, border=0, float_format="{:.4g}".format)]
+        lines = [table.to_html(index=False, border=0, justify="left", float_format="{:.3g}".format)]
         for finding in self.findings:
             fix = f"<pre>{escape(finding.fix)}</pre>" if finding.fix else ""
             lines.append(f"<div><strong>{finding.severity}</strong>: {escape(finding.text)}{fix}</div>")
