@@ -155,6 +155,13 @@ def test_what_the_optimizer_does_not_hold_rests_and_what_it_holds_of_another_mod
     assert torch.equal(model(torch.arange(20)), before) and not torch.equal(other.hidden.weight, start)
 
 
+def test_what_is_frozen_may_be_left_out():
+    model = Model()
+    model.tokens.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert "not_held" not in codes(audit(torch.optim.AdamW(trained, lr=1e-2), model, 1000))
+
+
 @shows("shared_memory")
 def test_two_parameters_over_one_memory():
     first = matrix()
@@ -196,10 +203,13 @@ def test_a_decay_that_16_bits_round_away():
 def test_without_a_rate_nothing_moves():
     w = matrix()
     optimizer = torch.optim.AdamW([w], lr=0.0, weight_decay=1.0)
-    assert "no_rate" in codes(audit(optimizer, steps=50))
+    found = audit(optimizer, steps=50).findings[0]
+    assert (found.code, found.severity) == ("no_rate", "error")
     w.grad = torch.ones(2, 2)
     optimizer.step()
     assert torch.equal(w, torch.ones(2, 2))
+    exec(found.fix, {"optimizer": optimizer})
+    assert "no_rate" not in codes(audit(optimizer, steps=50))
 
 
 def test_adams_default_is_no_decay():

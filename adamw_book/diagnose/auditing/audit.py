@@ -98,7 +98,7 @@ def audit(
     optimizer = torch_optimizer(optimizer)
     lrs, decays = rates(optimizer, steps, schedule, warmup, final, schedule_interval)
     parameters = parameters_of(optimizer, model)
-    how = _how(optimizer, parameters, lrs, decays)
+    how = _how(optimizer, lrs, decays)
     total = sum(p.tensor.numel() for p in parameters)
     rows, findings = [], []
     for i, group in enumerate(optimizer.param_groups):
@@ -113,7 +113,12 @@ def audit(
             rows.append({"group": i, "kind": kind, "tensors": len(those), **_count(those, total), **row})
         if lrs[i].max() == 0:
             findings.append(
-                Finding("no_rate", "error", f"lr is 0 at every step in group {i}: nothing moves or decays.")
+                Finding(
+                    "no_rate",
+                    "error",
+                    f"lr is 0 at every step in group {i}: nothing moves or decays.",
+                    f'optimizer.param_groups[{i}]["lr"] = 1e-3  # or a schedule that begins above 0',
+                )
             )
             continue
         # Who is exempt from decay stands in a group of its own, as it should.
@@ -134,7 +139,7 @@ def audit(
     return Audit(pd.DataFrame(rows), sort(findings))
 
 
-def _how(optimizer: Optimizer, parameters: list[Parameter], lrs: np.ndarray, decays: np.ndarray) -> list[Decay]:
+def _how(optimizer: Optimizer, lrs: np.ndarray, decays: np.ndarray) -> list[Decay]:
     """How each group's decay acts; groups that differ in nothing but the size of their coefficients are tried once."""
     tried, found = {}, []
     for i, group in enumerate(optimizer.param_groups):
