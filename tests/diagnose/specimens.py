@@ -44,3 +44,23 @@ class Deaf(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 p.data.sub_(group["lr"] * p.grad.sign())
+
+
+class LateAndCautious(Deaf):
+    """Decays after the step, and only what the gradient shrinks, too."""
+
+    def step(self, closure=None):
+        super().step()
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.mul_(1 - group["lr"] * group["weight_decay"] * (p.grad * p.data > 0))
+
+
+class Capped(Deaf):
+    """Decays by a share that does not grow with weight_decay: the least that a large one takes."""
+
+    def step(self, closure=None):
+        super().step()
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.mul_(1 - min(group["lr"] * group["weight_decay"], 1e-3))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from specimens import Deaf, Model, codes, groups, matrix
+from specimens import Capped, Deaf, LateAndCautious, Model, codes, groups, matrix
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -94,6 +94,13 @@ def test_a_scheduler_once_an_epoch():
     assert found.table["remaining"][0] == pytest.approx(left, rel=1e-12)
 
 
+def test_factors_are_of_the_rate_that_a_scheduler_has_stored():
+    optimizer = torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0)
+    lr_scheduler.LambdaLR(optimizer, lambda t: t / 10)  # which has set the rate to 0 by now
+    assert audit(optimizer, steps=100, schedule="linear").table["lr"][0] == pytest.approx(1e-2, rel=0.01)
+    assert audit(optimizer, steps=100).table["lr"][0] == 0
+
+
 HOW = [
     (lambda p: torch.optim.AdamW(p, weight_decay=0.1), "decoupled"),
     (lambda p: torch.optim.Adam(p, weight_decay=0.1), "coupled, adaptive"),
@@ -108,6 +115,10 @@ HOW = [
     (lambda p: adamw_book.AdamW(p, weight_decay=0.1), "decoupled"),
     (lambda p: adamw_book.AdamW(p, weight_decay=0.1, cautious=True), "decoupled"),
     (lambda p: adamw_book.AdamW(p), "decoupled"),
+    (lambda p: LateAndCautious(p), "decoupled"),
+    (lambda p: torch.optim.Adam(p, weight_decay=0.1, maximize=True), "coupled, adaptive"),
+    (lambda p: torch.optim.Adagrad(p, weight_decay=0.1), "coupled, adaptive"),
+    (lambda p: Capped(p), "other"),
 ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from specimens import Deaf, Model, codes, groups, matrix
+from specimens import Capped, Deaf, Model, codes, groups, matrix
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -117,7 +117,8 @@ def test_exempt_parameters_that_are_decayed_and_the_groups_that_mend_it():
     model = Model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0)
     found = audit(optimizer, model, 100)
-    assert "exempt_decayed" in codes(found)
+    [text] = [finding.text for finding in found.findings if finding.code == "exempt_decayed"]
+    assert text.startswith("4 parameters (")  # a gain of no norm is among them
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
@@ -152,6 +153,13 @@ def test_what_the_optimizer_does_not_hold_rests_and_what_it_holds_of_another_mod
     start = other.hidden.weight.clone()
     optimizer.step()
     assert torch.equal(model(torch.arange(20)), before) and not torch.equal(other.hidden.weight, start)
+
+
+def test_what_is_frozen_may_be_left_out():
+    model = Model()
+    model.tokens.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert "not_held" not in codes(audit(torch.optim.AdamW(trained, lr=1e-2), model, 1000))
 
 
 @shows("shared_memory")
@@ -195,10 +203,13 @@ def test_a_decay_that_16_bits_round_away():
 def test_without_a_rate_nothing_moves():
     w = matrix()
     optimizer = torch.optim.AdamW([w], lr=0.0, weight_decay=1.0)
-    assert "no_rate" in codes(audit(optimizer, steps=50))
+    found = audit(optimizer, steps=50).findings[0]
+    assert (found.code, found.severity) == ("no_rate", "error")
     w.grad = torch.ones(2, 2)
     optimizer.step()
     assert torch.equal(w, torch.ones(2, 2))
+    exec(found.fix, {"optimizer": optimizer})
+    assert "no_rate" not in codes(audit(optimizer, steps=50))
 
 
 def test_adams_default_is_no_decay():
@@ -217,6 +228,21 @@ def test_an_optimizer_that_ignores_its_decay_ends_where_it_would_without():
             optimizer.step()
         ends.append(w.detach())
     assert torch.equal(*ends)
+
+
+@shows("neither")
+def test_a_capped_decay_is_the_same_for_twice_the_weight_decay():
+    ends = []
+    for weight_decay in (1.0, 2.0):
+        w = matrix()
+        optimizer = Capped([w], weight_decay=weight_decay)
+        found = audit(optimizer, steps=10)
+        assert codes(found) == ["neither"] and found.table["remaining"].isna().all()
+        for _ in range(10):
+            w.grad = torch.zeros(2, 2)
+            optimizer.step()
+        ends.append(w.detach())
+    assert torch.equal(*ends) and ends[0][0, 0] < 1
 
 
 @shows("lr_independent")

@@ -20,7 +20,7 @@ from .parameters import KINDS, Parameter, parameters_of, torch_optimizer
 from .rates import rates
 from .training_arguments import is_training_arguments, run_of
 
-SHOWN = ["group", "kind", "parameters", "share", "lr", "weight_decay", "decay", "timescale_steps", "remaining"]
+SHOWN = ["group", "kind", "share", "lr", "weight_decay", "decay", "timescale_steps", "remaining"]
 WELL = "nothing found that would need to be mended"
 
 
@@ -51,7 +51,8 @@ class Audit:
 
     def _repr_html_(self) -> str:
         """For a notebook: the same table and findings, in the page's own colours."""
-        lines = [self.table[SHOWN].to_html(index=False, border=0, float_format="{:.4g}".format)]
+        table = self.table[SHOWN].rename(columns=lambda name: name.replace("_", " "))
+        lines = [table.to_html(index=False, border=0, justify="left", float_format="{:.3g}".format)]
         for finding in self.findings:
             fix = f"<pre>{escape(finding.fix)}</pre>" if finding.fix else ""
             lines.append(f"<div><strong>{finding.severity}</strong>: {escape(finding.text)}{fix}</div>")
@@ -82,9 +83,9 @@ def audit(
         batch_size, dataset_size: examples a step and in the data set, for timescales in epochs.
 
     The columns of the table are the keys of :func:`adamw_book.diagnose.audit_numbers`, at the largest η_tλ_t, and
-    ``decay``: "decoupled", "coupled", "coupled, adaptive" (as Adam's), "ignored" or "none", as a step of a copy shows
-    it. Of a coupled decay only ``comparable_l2`` (its own coefficient) and ``comparable_decay`` are known, the latter
-    where the optimizer holds √v̂.
+    ``decay``: "decoupled", "coupled", "coupled, adaptive" (as Adam's), "ignored", "none" or "other", as steps of a copy
+    show it. Of a coupled decay only ``comparable_l2`` (its own coefficient) and ``comparable_decay`` are known, the
+    latter where the optimizer holds √v̂.
 
     Raises ValueError for groups without parameters, coefficients that cannot be, a schedule that does not fit, and an
     optimizer of which no copy can be stepped; TypeError for what is no optimizer.
@@ -97,7 +98,7 @@ def audit(
     optimizer = torch_optimizer(optimizer)
     lrs, decays = rates(optimizer, steps, schedule, warmup, final, schedule_interval)
     parameters = parameters_of(optimizer, model)
-    how = _how(optimizer, parameters, lrs, decays)
+    how = _how(optimizer, lrs, decays)
     total = sum(p.tensor.numel() for p in parameters)
     rows, findings = [], []
     for i, group in enumerate(optimizer.param_groups):
@@ -112,7 +113,12 @@ def audit(
             rows.append({"group": i, "kind": kind, "tensors": len(those), **_count(those, total), **row})
         if lrs[i].max() == 0:
             findings.append(
-                Finding("no_rate", "error", f"lr is 0 at every step in group {i}: nothing moves or decays.")
+                Finding(
+                    "no_rate",
+                    "error",
+                    f"lr is 0 at every step in group {i}: nothing moves or decays.",
+                    f'optimizer.param_groups[{i}]["lr"] = 1e-3  # or a schedule that begins above 0',
+                )
             )
             continue
         # Who is exempt from decay stands in a group of its own, as it should.
@@ -133,7 +139,7 @@ def audit(
     return Audit(pd.DataFrame(rows), sort(findings))
 
 
-def _how(optimizer: Optimizer, parameters: list[Parameter], lrs: np.ndarray, decays: np.ndarray) -> list[Decay]:
+def _how(optimizer: Optimizer, lrs: np.ndarray, decays: np.ndarray) -> list[Decay]:
     """How each group's decay acts; groups that differ in nothing but the size of their coefficients are tried once."""
     tried, found = {}, []
     for i, group in enumerate(optimizer.param_groups):
@@ -167,14 +173,14 @@ def _row(those, lr: np.ndarray, weight_decay: np.ndarray, how: Decay, beta1: flo
     found = course(lr, shares, epochs_per_step) | at_peak(
         float(lr[shares.argmax()]), float(shares.max()), beta1, epochs_per_step
     )
-    if how.how.startswith("coupled"):
+    if how.how not in ("decoupled", "ignored", "none"):
         found = {key: value if key in ("epochs", "warmup_steps") else None for key, value in found.items()}
     return row | {key: math.nan if value is None else value for key, value in found.items()}
 
 
 def _comparable(optimizer: Optimizer, group: dict, those: list[Parameter], weight_decay: float, how: Decay):
     """The coupled penalty and the decoupled decay that pull as hard, at the median √v̂ that the optimizer holds."""
-    if how.how in ("none", "ignored"):
+    if how.how in ("none", "ignored", "other"):
         return math.nan, math.nan
     state, roots = optimizer.__dict__["state"], []  # not through a property that takes a look for a change
     beta2 = float(group["betas"][1]) if "betas" in group else math.nan
@@ -206,6 +212,9 @@ def _of_decay(
                 f"optimizer = torch.optim.AdamW(params, lr={lr.max():g}, weight_decay={value})",
             )
         ]
+    if how.how == "other":
+        return [Finding("neither", "note", f"{name}'s weight_decay in group {i} takes no share of the weights that "
+                        "grows with it, nor does it go through the gradient: what it does is not told.")]  # fmt: skip
     if how.how == "ignored":
         return [Finding("ignored", "warning", f"{name} takes weight_decay={peak:g} in group {i} and does not decay.",
                         f"optimizer = torch.optim.AdamW(params, lr={lr.max():g}, weight_decay={peak:g})")]  # fmt: skip

@@ -4,6 +4,7 @@ anything."""
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ _PLAIN = {"capturable": False, "fused": None, "foreach": None, "differentiable":
 
 class Decay(NamedTuple):
     """``how``: "decoupled" (a share of the weight, whatever the gradients), "coupled" (through the gradient), "coupled,
-    adaptive" (and divided by its running size there, as in Adam), "ignored". A decoupled decay takes the share
+    adaptive" (and divided by its running size there, as in Adam), "ignored", "other". A decoupled decay takes the share
     ``factor`` · lr · weight_decay, or ``factor`` · weight_decay where it is ``lr_independent``."""
 
     how: str
@@ -31,7 +32,7 @@ def decay_of(optimizer: Optimizer, group: dict, lr: float, ndim: int = 1) -> Dec
     Raises ValueError, which says what it said, for an optimizer of which no copy can be made or stepped.
     """
 
-    def path(rate: float, weight_decay: float, gradient: float) -> Tensor:
+    def path(rate: float, weight_decay: float, gradient: float | Callable[[Tensor], Tensor]) -> Tensor:
         return _path(optimizer, group, rate, weight_decay, gradient, ndim)
 
     weight_decay = 1e-2 / lr  # a share large enough to be seen in float32, too
@@ -46,13 +47,18 @@ def decay_of(optimizer: Optimizer, group: dict, lr: float, ndim: int = 1) -> Dec
             return Decay("decoupled", share / (weight_decay if independent else lr * weight_decay), independent)
     if torch.equal(path(lr, weight_decay, 0.0), resting):
         return Decay("ignored")
+    # What goes through the gradient can be cancelled there.
+    sign = 1 if group.get("maximize") else -1
+    if not torch.allclose(path(lr, weight_decay, lambda weight: sign * weight_decay * weight), resting):
+        return Decay("other")
     last, loud = base[-2] - base[-1], path(lr, 0.0, 100.0)
     adaptive = torch.isclose(loud[-2] - loud[-1], last, rtol=0.01)
     return Decay("coupled, adaptive" if adaptive else "coupled")
 
 
-def _path(optimizer: Optimizer, group: dict, lr: float, weight_decay: float, gradient: float, ndim: int) -> Tensor:
-    """The values (STEPS + 1,) of a weight that starts at 1 and gets a constant gradient, under a fresh copy."""
+def _path(optimizer: Optimizer, group: dict, lr: float, weight_decay: float, gradient, ndim: int) -> Tensor:
+    """The values (STEPS + 1,) of a weight that starts at 1 and gets a gradient, a number or a function of the weight,
+    under a fresh copy."""
     kind = type(optimizer)
     weight = torch.nn.Parameter(torch.ones((2,) * ndim, dtype=torch.float64))
     own = {key: value for key, value in group.items() if key not in ("params", "param_names")}
@@ -64,7 +70,8 @@ def _path(optimizer: Optimizer, group: dict, lr: float, weight_decay: float, gra
         copy = kind([own], **{key: own.get(key, value) for key, value in optimizer.defaults.items() if key in takes})
 
         def closure() -> Tensor:
-            weight.grad = torch.full_like(weight, gradient)
+            now = weight.detach()
+            weight.grad = gradient(now) if callable(gradient) else torch.full_like(now, gradient)
             return weight.detach().sum()
 
         needs_closure = inspect.signature(kind.step).parameters.get("closure")

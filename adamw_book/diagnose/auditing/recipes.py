@@ -63,9 +63,9 @@ SOURCES = {
     ),
     "ViT": Source(
         "dosovitskiy2021image",
-        "Section 4.1 and Table 3: ViT-B on ImageNet, 300 epochs at 4,096. The decay that the paper names stands for "
-        "the share η · λ in google-research/big_vision at 0127fb6: wd=0.0001 at lr=0.001 (configs/vit_i1k.py), scaled "
-        "by the schedule alone, on kernels alone (optax.py)",
+        "Section 4.1 and Table 3: ViT-B on ImageNet, 300 epochs at 4,096. The decay that is named stands for the share "
+        "η · λ in google-research/big_vision at 0127fb6: configs/vit_i21k.py has wd=0.0001 at lr=0.001 for checkpoints "
+        "that are called wd_0.1; optax.py scales it by the schedule alone, on kernels alone",
         (0.9, 0.999),
         "biases, norms, embeddings",
     ),
