@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import inspect
 import math
 import re
 from pathlib import Path
@@ -95,6 +96,9 @@ def test_the_unfilled_cell_is_told_so(chapter: str, label: str):
     result = eval(compile(ast.Expression(call.value), label, "eval"), {}, names)
     assert isinstance(result, answers.Result) and not result
     assert str(result).startswith("Not yet. Put your answer in place of `...`")
+    # Hints call an answer what the cell calls it.
+    given = [ast.unparse(argument) for argument in call.value.args]
+    assert given == list(inspect.signature(getattr(names["check"], last_call(stub))).parameters)
 
 
 @each_exercise
@@ -167,7 +171,7 @@ RIGHT = np.array([[1.0, -0.2], [0.3, 2.0]])
 @pytest.mark.parametrize(
     ("gains", "answer", "hint"),
     [
-        (RIGHT.ravel()[:3], True, "holds 3 numbers: a pair is one candidate of each arm"),
+        (RIGHT.ravel()[:3], True, "holds 3 numbers. Each candidate of the one arm"),
         (RIGHT / 100, True, "in percentage points, not in fractions"),
         (-RIGHT, True, "the right sizes and the wrong sign"),
         (RIGHT + [[0, 0], [0, 0.5]], True, "1 of the 4 `gains` differ from the record's"),

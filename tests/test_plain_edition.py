@@ -291,7 +291,9 @@ def test_a_used_folder_is_no_obstacle(remote, tmp_path: Path):
     _, origin = remote
     folder = tmp_path / "content"
     (folder / "adamw-book-0000000000" / "adamw_book").mkdir(parents=True)  # of another commit
-    (folder / f"adamw-book-{origin.commit[:10]}.part" / "half").mkdir(parents=True)  # of an interrupted run
+    half = folder / f"adamw-book-{origin.commit[:10]}.part" / "adamw_book"  # of an interrupted run
+    half.mkdir(parents=True)
+    (half / "__init__.py").write_text("VERSION = 'half'\n")
     (folder / "notes.txt").touch()
     assert run_setup(folder, origin).stdout == "made\n"
     assert names(folder) == ["adamw-book-0000000000", f"adamw-book-{origin.commit[:10]}", "notes.txt"]

@@ -13,21 +13,21 @@ from .near_ties import check_pairs, pair_gains
 
 
 @exercise
-def smallest_attack(epsilon: float) -> str:
+def smallest_attack(smallest: float) -> str:
     """The smallest change of each input that turns the decision of 2x₁ − x₂ + 0.5 at the point (1, 1)."""
     slips = {
         1.5: "That is the margin. By how much does a change of ε in *each* input move the score, at most?",
         1.5 / 5**0.5: "That is the Euclidean distance; here every input may move by ε at once.",
         0.75: "Both inputs may move.",
     }
-    near(number(epsilon, "epsilon"), 1.5 / 3, "epsilon", 0.01, slips)
+    near(number(smallest, "smallest"), 1.5 / 3, "smallest", 0.01, slips)
     return "The margin over the sum of the sizes of the weights."
 
 
 @exercise
-def zero_start(robust: dict[str, float]) -> str:
+def zero_start(robust_share: dict[str, float]) -> str:
     """Robust accuracy of Adam from an ordinary start and from zeros on quiet pixels, and of Adam + L2."""
-    given = shares(robust, ("Adam", "Adam, zero start", "Adam + L2"), "robust")
+    given = shares(robust_share, ("Adam", "Adam, zero start", "Adam + L2"), "robust_share")
     ask(given["Adam + L2"] > given["Adam"], "Adam + L2 withstands more than Adam. Are these robust accuracies?")
     closed = (given["Adam, zero start"] - given["Adam"]) / (given["Adam + L2"] - given["Adam"])
     ask(

@@ -24,10 +24,10 @@ def silent_minority(bound: float) -> str:
 
 
 @exercise
-def where_it_rests(lam: float) -> str:
+def where_it_rests(rest_decay: float) -> str:
     """The λ that makes AdamW's boundary rest on the negative example."""
     right = brentq(lambda x: 1 - x * mechanism.weighted_bias(1 / x, 24.0), 0.05, 2.0)
-    near(number(lam, "lam"), right, "lam", 0.02)
+    near(number(rest_decay, "rest_decay"), right, "rest_decay", 0.02)
     return "λ and ω alone decide where it rests; the learning rate only decides how soon."
 
 

@@ -15,14 +15,14 @@ CORE, BIT = 0.9, 0.95  # how often the core and the bit agree with the label
 
 
 @exercise
-def noisy_core(weights: list[float], accuracy: dict[str, float]) -> str:
+def noisy_core(bit_weights: list[float], accuracy: dict[str, float]) -> str:
     """Least squares' weights of core and bit, and its accuracy before and after the flip."""
-    core, bit = numbers(weights, "weights", 2)
+    core, bit = numbers(bit_weights, "bit_weights", 2)
     q, a = 2 * CORE - 1, 2 * BIT - 1
     right = np.linalg.solve([[1, q * a], [q * a, 1]], [q, a])
     slips = {q: "The two inputs agree with each other, too: least squares shares out what they have in common."}
-    near(core, right[0], "weights[0]", 0.02, slips)
-    near(bit, right[1], "weights[1]", 0.02)
+    near(core, right[0], "bit_weights[0]", 0.02, slips)
+    near(bit, right[1], "bit_weights[1]", 0.02)
     given = shares(accuracy, ("before", "after"), "accuracy")
     for name, agreement in (("before", BIT), ("after", 1 - BIT)):
         t = theory.conditional(CORE, agreement)
@@ -33,10 +33,10 @@ def noisy_core(weights: list[float], accuracy: dict[str, float]) -> str:
 
 
 @exercise
-def box(decay: float) -> str:
+def box(box_decay: float) -> str:
     """The λ of AdamW at which no weight can outgrow 0.2."""
     slips = {0.2: "That is the wall. Where does a weight rest on which the gradient always pushes the same way?"}
-    near(number(decay, "decay"), 1 / 0.2, "decay", 0.01, slips)
+    near(number(box_decay, "box_decay"), 1 / 0.2, "box_decay", 0.01, slips)
     return "A weight on which every gradient pushes the same way rests at 1/λ."
 
 

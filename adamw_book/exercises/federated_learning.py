@@ -16,22 +16,22 @@ PULLS = ("FedProx", "decay to global")
 
 
 @exercise
-def half(lam: float, kept: float) -> str:
+def half(half_decay: float, kept: float) -> str:
     """The λ that halves two clients' distance within five steps at η = 0.01, and what it leaves of the common model."""
     right = brentq(lambda decay: rounds.damping(0.01, decay, 5) - 0.5, 1.0, 99.0)
-    near(number(lam, "lam"), right, "lam", 0.02)
+    near(number(half_decay, "half_decay"), right, "half_decay", 0.02)
     near(share(kept, "kept"), (1 - 0.01 * right) ** 5, "kept", 0.03)
     return "To halve a disagreement, gravity toward the origin has to take nearly all of the model."
 
 
 @exercise
-def one_step(step: list[float], pooled: bool) -> str:
+def one_step(mean_step: list[float], pooled: bool) -> str:
     """The mean of two clients' first steps of AdamW without decay, and whether the pooled gradient makes the same."""
     right = [sum(-0.01 * ((g > 0) - (g < 0)) for g in column) / 2 for column in zip(*GRADIENTS, strict=True)]
-    for i, (value, expected) in enumerate(zip(numbers(step, "step", 3), right, strict=True)):
+    for i, (value, expected) in enumerate(zip(numbers(mean_step, "mean_step", 3), right, strict=True)):
         ask(
             abs(value - expected) < 1e-4,
-            f"`step[{i}]` = {value:g}. What does Adam's first step know of a gradient's size?",
+            f"`mean_step[{i}]` = {value:g}. What does Adam's first step know of a gradient's size?",
         )
     ask(not truth(pooled, "pooled"), "Where the clients' signs differ, which sign has the mean of their gradients?")
     return "The average of first steps is a vote: clients that disagree in sign cancel out."
@@ -51,9 +51,9 @@ def prox(after_one: dict[str, float], after_five: dict[str, float]) -> str:
 
 
 @exercise
-def average(accuracy: dict[str, float]) -> str:
+def average(shares_right: dict[str, float]) -> str:
     """Test accuracy of the clients' own models and of their average, where a fifth of the labels is wrong."""
-    given = shares(accuracy, ("client", "average"), "accuracy")
+    given = shares(shares_right, ("client", "average"), "shares_right")
     ask(given["average"] > given["client"] + 0.03, "Averaging should do more. Is it on test images, without decay?")
     ask(given["average"] < 0.999, "No network here gets all test images right: are these the training images?")
     return "The mean of ten models keeps little of what each has learned by heart."

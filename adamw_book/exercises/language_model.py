@@ -14,21 +14,21 @@ CHANGES = ("pre-norm, all writers", "pre-norm, one writer", "post-norm, all writ
 
 
 @exercise
-def unused_token(left: float) -> str:
+def unused_token(row_left: float) -> str:
     """What is left of an unused token's row after 100,000 steps of warm-up and cosine, η = 3·10⁻⁴ and λ = 0.1."""
     right = dynamics.remaining(3e-4, 0.1, 100_000, "warm-up + cosine")[-1]
     slips = {
         math.exp(-3): "That is a constant rate. What is the mean of the schedule?",
         1 - right: "That is what is taken.",
     }
-    near(share(left, "left"), right, "left", 0.02, slips)
+    near(share(row_left, "row_left"), right, "row_left", 0.02, slips)
     return "The schedule's mean is one half."
 
 
 @exercise
-def writers(change: dict[str, float]) -> str:
+def writers(logit_change: dict[str, float]) -> str:
     """The relative change of the logits when writers to the stream are doubled, in three cases."""
-    all_pre, one_pre, all_post = named(change, CHANGES, "change").values()
+    all_pre, one_pre, all_post = named(logit_change, CHANGES, "logit_change").values()
     ask(min(one_pre, all_post) > 0.01, "One writer alone, or all in a post-norm model, should change the logits.")
     ask(
         all_pre < 0.01,
@@ -46,10 +46,10 @@ def near_tie(gains: object, survives: bool) -> str:
 
 
 @exercise
-def tied_rows(cosine: float) -> str:
+def tied_rows(row_cosine: float) -> str:
     """The cosine of an unused row's gradient with the mean of what the read-out sees."""
-    value = number(cosine, "cosine")
-    ask(abs(value) <= 1.0001, f"`cosine` = {value:g} is no cosine.")
+    value = number(row_cosine, "row_cosine")
+    ask(abs(value) <= 1.0001, f"`row_cosine` = {value:g} is no cosine.")
     ask(
         value > 0,
         "The gradient is a mean of p(row) · h with p > 0. Is it the gradient, or the step, which goes against it?",

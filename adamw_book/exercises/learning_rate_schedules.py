@@ -19,13 +19,13 @@ WAYS = {"constant": ("constant", "torch"), "cosine": ("cosine", "torch"), "cosin
 
 
 @exercise
-def left(left: dict[str, float], adamc_decay: float) -> str:
+def left(remains: dict[str, float], adamc_decay: float) -> str:
     """What is left of a weight without a gradient after 20,000 steps of η = 10⁻³ and λ = 0.1, and AdamC's λ for it."""
-    given = shares(left, WAYS, "left")
+    given = shares(remains, WAYS, "remains")
     right = {name: dynamics.remaining(1e-3, 0.1, 20_000, s, 0.0, form)[-1] for name, (s, form) in WAYS.items()}
     for name, value in given.items():
         slips = {1 - right[name]: f"That is the share that decay *takes* ({name}); asked is what it leaves."}
-        near(value, right[name], f"left[{name!r}]", 0.02, slips)
+        near(value, right[name], f"remains[{name!r}]", 0.02, slips)
     ask(number(adamc_decay, "adamc_decay") > 0.1, "AdamC takes less than torch's form at the same λ, so it needs more.")
     near(
         number(adamc_decay, "adamc_decay"),
@@ -79,13 +79,13 @@ def near_tie(gains: object, survives: bool) -> str:
 
 
 @exercise
-def norm(change: dict[str, float]) -> str:
+def norm(norm_change: dict[str, float]) -> str:
     """The relative change of the first layer's norm from step 400 to step 800, in torch's form and under AdamC."""
-    given = named(change, ("torch", "AdamC"), "change")
+    given = named(norm_change, ("torch", "AdamC"), "norm_change")
     for form, value in given.items():
         ask(
             abs(value) < 1,
-            f"`change[{form!r}]` is {value:g}: give the norm at step 800 over that at step 400, minus 1.",
+            f"`norm_change[{form!r}]` is {value:g}: give the norm at step 800 over that at step 400, minus 1.",
         )
     ask(given["torch"] < 0, "In torch's form the floor falls with the rate; so should the norm in the second half.")
     ask(given["AdamC"] > given["torch"] + 0.1, "The two forms should part. Is `decay_schedule` set for each run?")

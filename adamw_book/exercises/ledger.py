@@ -47,26 +47,26 @@ def other_delta(changed: dict[float, int]) -> str:
 
 
 @exercise
-def holm_decides(lost: dict[str, int]) -> str:
+def holm_decides(how_many: dict[str, int]) -> str:
     """How many claims with a signed outcome have p of 0.05 or more, uncorrected and after Holm's correction."""
     records = list(read_all())
     corrected = overview.chances(records)
     signed = [r for r in records if r.verdict in ("supported", "opposite")]
     alone = {r.claim.id: r.effects[r.claim.primary].p for r in signed}
     both = {"uncorrected": alone, "after Holm": corrected}
-    _counts(lost, {way: sum(p[name] >= 0.05 for name in alone) for way, p in both.items()}, "lost")
+    _counts(how_many, {way: sum(p[name] >= 0.05 for name in alone) for way, p in both.items()}, "how_many")
     return "Effects of many standard errors do not notice how many claims there are; those of two or three may."
 
 
 @exercise
-def by_lot(same: float) -> str:
+def by_lot(same_share: float) -> str:
     """The share of regimes, averaged over claims with more than one, whose outcome is the claim's own."""
     right = []
     for r in read_all():
         if len(r.effects) > 1 and not r.claim.arithmetic:
             found = [decide(effect, r.claim) for effect in r.effects.values()]
             right.append(found.count(r.verdict) / len(found))
-    near(share(same, "same"), float(np.mean(right)), "same", 0.01)
+    near(share(same_share, "same_share"), float(np.mean(right)), "same_share", 0.01)
     return "The further this is from 1, the more hangs on the regime that was named beforehand."
 
 

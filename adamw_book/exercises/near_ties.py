@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ledger import Record
-from .answers import NotYet, ask, numbers, truth
+from .answers import ask, numbers, truth
 
 MEANS = {
     "supported": "every pair lies above zero",
@@ -53,10 +53,10 @@ def check_pairs(
     """Hold a reader's gains, a number for each pair in any order, and the True or False drawn from them against the
     right ones (all in the same unit); returns what is to be said of a right answer."""
     given, right = np.sort(numbers(gains, "gains")), np.sort(right.ravel())
-    if len(given) != len(right):
-        raise NotYet(
-            f"`gains` holds {len(given)} numbers: a pair is one candidate of each arm, so there are more or less."
-        )
+    ask(
+        len(given) == len(right),
+        f"`gains` holds {len(given)} numbers. Each candidate of the one arm makes a pair with each of the other.",
+    )
     reach = abs(right).max()
     ask(abs(given).max() > reach / 20 or unit != "points", "`gains` are to be in percentage points, not in fractions.")
     close = 0.01 * reach

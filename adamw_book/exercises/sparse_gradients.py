@@ -18,13 +18,14 @@ WAYS = {"dense": [200, 200, 200], "lazy": [200, 20, 0], "caught up": [200, 200, 
 
 
 @exercise
-def lazy_decay(left: dict[str, list[float]]) -> str:
+def lazy_decay(remains: dict[str, list[float]]) -> str:
     """What is left of the three rows after 200 steps of η = 0.01 and λ = 0.5, in each of the three ways."""
-    ask(isinstance(left, dict) and set(WAYS) <= set(left), f"`left` is to be a dict with {', '.join(map(repr, WAYS))}.")
+    known = isinstance(remains, dict) and set(WAYS) <= set(remains)
+    ask(known, f"`remains` is to be a dict with {', '.join(map(repr, WAYS))}.")
     for way, decays in WAYS.items():
-        given = numbers(left[way], f"left[{way!r}]", 3)
+        given = numbers(remains[way], f"remains[{way!r}]", 3)
         for row, (value, count) in enumerate(zip(given, decays, strict=True)):
-            near(value, (1 - 0.01 * 0.5) ** count, f"left[{way!r}][{row}]", 0.02)
+            near(value, (1 - 0.01 * 0.5) ** count, f"remains[{way!r}][{row}]", 0.02)
     return "Lazy decay leaves the more of a row the rarer it is read; catching up leaves what dense decay does."
 
 

@@ -16,15 +16,15 @@ from .near_ties import check_pairs, pair_gains
 
 
 @exercise
-def warmup_needed(steps: float, decay: float) -> str:
+def warmup_needed(warmup_steps: float, warmup_decay: float) -> str:
     """Steps of warm-up that leave 70% of a weight at η = 2·10⁻⁵ and λ = 0.01, and the λ that does it in 500."""
     right = -2 * math.log(0.7) / (2e-5 * 0.01)
     slips = {
         right / 2: "The rate grows from zero: its mean over the warm-up is half the peak.",
         -2 * math.log(0.3) / (2e-5 * 0.01): "That takes 70% away; asked is what leaves it.",
     }
-    near(number(steps, "steps"), right, "steps", 0.02, slips)
-    near(number(decay, "decay"), shock.decay_for(0.7, 2e-5, 500), "decay", 0.02)
+    near(number(warmup_steps, "warmup_steps"), right, "warmup_steps", 0.02, slips)
+    near(number(warmup_decay, "warmup_decay"), shock.decay_for(0.7, 2e-5, 500), "warmup_decay", 0.02)
     return "Millions of steps, or a decay some thousands of times the usual one."
 
 
