@@ -91,9 +91,9 @@ function start(root, data) {
         lines[arm].setAttribute("d", curve(at, path.map((size, i) => [data.steps[i], size])));
         const cell = cells(kind, arm), size = rest[kind][arm];
         cell.replaceChildren(...(size === null ? ["no rest"] : [number(size)]));
-        if (kind === "silent" && arm === "AdamW") cell.append(", half after ", number(arrivals[arm]), " steps");
+        if (kind === "silent" && arm === "AdamW") cell.append(", half at step ", number(arrivals[arm]));
         if (kind === "silent" && arm === "Adam + L2") {
-          cell.append(...(arrivals[arm] === null ? [", not within 100,000 steps"] : [" after ", number(arrivals[arm]), " steps"]));
+          cell.append(...(arrivals[arm] === null ? [", not within 100,000 steps"] : [" from step ", number(arrivals[arm])]));
         }
         words.push(`${arm} ${cell.textContent}`);
       }
