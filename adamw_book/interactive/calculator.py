@@ -104,7 +104,6 @@ def calculator(
         f'<th scope="col">value</th></tr></thead><tbody>{rows}</tbody></table></div><ul class="findings"></ul>'
     )
     data = {
-        "schedules": list(SCHEDULES),
         "falling": FALLING,
         "most": MOST_STEPS,
         "idle": IDLE,
