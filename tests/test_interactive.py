@@ -548,7 +548,7 @@ def test_what_is_announced_is_announced_once_things_are_still(browser, html):
         page.clock.run_for(300)
     assert page.evaluate("heard") == []
     page.clock.run_for(1000)
-    assert len(page.evaluate("heard")) == 1 and "At rest. silent: AdamW 0, half after" in said.inner_text()
+    assert len(page.evaluate("heard")) == 1 and "At rest. silent: AdamW 0, half at step" in said.inner_text()
     assert page.locator("[aria-live]:not([aria-live=off])").count() == 3
     context.close()
 

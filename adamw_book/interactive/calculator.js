@@ -140,7 +140,6 @@ function start(root, data) {
       root.querySelector(`#${field.id}-wrong`).textContent = wrong[field.name] ?? "";
       field.setAttribute("aria-invalid", String(field.name in wrong));
     }
-    root.classList.toggle("refused", Object.keys(wrong).length > 0);
     if (Object.keys(wrong).length) {
       for (const cell of Object.values(cells)) cell.textContent = "–";
       list.replaceChildren();
@@ -164,7 +163,7 @@ function start(root, data) {
 
   const box = root.clientWidth < 420 ? { width: 340, height: 170, right: 24 } : { width: 360, height: 230, right: 24 };
   const frame = (steps) => [
-    { from: 0, to: steps, label: "step", ticks: steps > 1 ? [0, Math.round(steps / 2), steps] : [0, 1], },
+    { from: 0, to: steps, label: "step", ticks: steps > 1 ? [0, Math.round(steps / 2), steps] : [0, 1] },
     { from: 0, to: 1.03, label: "left by decay alone", ticks: [0, 0.25, 0.5, 0.75, 1] },
   ];
 

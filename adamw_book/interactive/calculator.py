@@ -32,7 +32,7 @@ FIELDS = {  # argument of `audit_numbers`: its label, the keyboard on a phone
 OUTPUTS = {  # key of the audit: its label, what follows the number
     "remaining": ("left of the initial weights", ""),
     "timescale_steps": ("timescale 1/(ηλ)", " steps"),
-    "timescale_epochs": ("the same", " epochs"),
+    "timescale_epochs": ("timescale in epochs", " epochs"),
     "timescales_in_run": ("timescales in the run", ""),
     "half_life_steps": ("half-life at the peak rate", " steps"),
     "half_left_after": ("half is left after", " steps"),
@@ -104,7 +104,6 @@ def calculator(
         f'<th scope="col">value</th></tr></thead><tbody>{rows}</tbody></table></div><ul class="findings"></ul>'
     )
     data = {
-        "schedules": list(SCHEDULES),
         "falling": FALLING,
         "most": MOST_STEPS,
         "idle": IDLE,

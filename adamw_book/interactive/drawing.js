@@ -10,12 +10,14 @@ function g(value, digits) {
   return `${mantissa}e${power < 0 ? "-" : "+"}${two}`;
 }
 
+const tenTo = (power) => `10${[...String(power)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("")}`;
+
 // For people: four digits, but whole numbers whole; thousands are set apart, small and large numbers are written with a power of ten.
 function spelled(value, digits = 4) {
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) {
     const [mantissa, power] = value.toExponential(digits - 1).split("e").map(Number);
-    return `${mantissa}·10${[...String(power)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("")}`;
+    return `${mantissa}·${tenTo(power)}`;
   }
   const shown = size < 10 ** (digits - 1) ? Number(value.toPrecision(digits)) : Math.round(value);
   return shown.toLocaleString("en", { maximumFractionDigits: 20 });

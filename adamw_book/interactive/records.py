@@ -94,7 +94,8 @@ def by_dose(table: pd.DataFrame, metrics: Mapping[str, str], conditions: Sequenc
         '<div class="beside"><svg class="panel" role="img"></svg><div><table><caption></caption><thead><tr>'
         f'{head}</tr></thead><tbody>{rows}</tbody></table><p class="remark"></p></div></div>'
     )
-    data = {"found": found, "labels": labels, "symbols": {arm: s for arm, (_, s) in ARMS.items()}, "source": source}
+    symbols = {arm: symbol for arm, (_, symbol) in ARMS.items()}
+    data = {"found": found, "labels": labels, "symbols": symbols, "source": source[:1].upper() + source[1:]}
     first = conditions[0]
     alt = (
         f"Accuracy of {labels[0]} and of {labels[1]} against the decay of AdamW (left) and of Adam + L2 (right), "

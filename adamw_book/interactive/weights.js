@@ -57,14 +57,14 @@ function start(root, data) {
   wake(root);
   const inputs = [...root.querySelectorAll("input")], remark = root.querySelector(".remark");
   const say = voice(root.querySelector(".said"));
-  const powers = [1e-6, 1e-4, 1e-2, 1, 1e2], decades = [1, 10, 100, 1e3, 1e4, 1e5];
-  const superscript = (tick) => (tick === 1 ? "1" : `10${tick > 1 ? "" : "⁻"}${"⁰¹²³⁴⁵⁶"[Math.abs(Math.round(Math.log10(tick)))]}`);
+  const powers = [-6, -4, -2, 0, 2], decades = [0, 1, 2, 3, 4, 5];
+  const marked = (all) => ({ ticks: all.map((k) => Number(`1e${k}`)), words: all.map((k) => (k ? tenTo(k) : "1")) });
   const panels = [...root.querySelectorAll(".panel")].map((svg) => {
     const { kind } = svg.dataset;
     const { at, group } = axes(
       svg,
-      { from: data.steps[0], to: data.steps.at(-1), log: true, label: "step", ticks: decades, words: decades.map(superscript) },
-      { from: data.limits[0], to: data.limits[1], log: true, label: "size", ticks: powers, words: powers.map(superscript) },
+      { from: data.steps[0], to: data.steps.at(-1), log: true, label: "step", ...marked(decades) },
+      { from: data.limits[0], to: data.limits[1], log: true, label: "size", ...marked(powers) },
       { ...shape(root), title: `${kind}: ${data.kinds[kind]}` },
     );
     const lines = {};
@@ -91,9 +91,9 @@ function start(root, data) {
         lines[arm].setAttribute("d", curve(at, path.map((size, i) => [data.steps[i], size])));
         const cell = cells(kind, arm), size = rest[kind][arm];
         cell.replaceChildren(...(size === null ? ["no rest"] : [number(size)]));
-        if (kind === "silent" && arm === "AdamW") cell.append(", half after ", number(arrivals[arm]), " steps");
+        if (kind === "silent" && arm === "AdamW") cell.append(", half at step ", number(arrivals[arm]));
         if (kind === "silent" && arm === "Adam + L2") {
-          cell.append(...(arrivals[arm] === null ? [", not within 100,000 steps"] : [" after ", number(arrivals[arm]), " steps"]));
+          cell.append(...(arrivals[arm] === null ? [", not within 100,000 steps"] : [" from step ", number(arrivals[arm])]));
         }
         words.push(`${arm} ${cell.textContent}`);
       }
