@@ -131,6 +131,16 @@ class Box:
             optimizer.train()
         return optimizer
 
+    def changed(self) -> dict[str, tuple]:
+        """Coefficients → (given, held), where the groups of an optimizer do not hold what it was given."""
+        group = self.optimizer([self._parameter(starts())], PROBING).param_groups[0]
+        found = {}
+        for key, given in self._native(PROBING).items():
+            held = group.get(key, given)
+            if np.shape(held) == np.shape(given) and not np.allclose(held, given, rtol=1e-6):
+                found[key] = given, held
+        return found
+
     def stepped(self) -> tuple:
         """(an optimizer that has made two steps, its parameter)."""
         p = self._parameter(starts())
