@@ -116,6 +116,8 @@ def made(package: str, name: str) -> Callable:
     if package == "adam-mini":
 
         def mini(params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+            if isinstance(params[0], dict):
+                raise NotImplementedError("it makes its groups itself, from names")
             named = [(f"weight{i}", p) for i, p in enumerate(params)]
             return found(named, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 

@@ -208,7 +208,7 @@ class Asked:
         return decay
 
     def zero(self, decay: Decay) -> str:
-        if at_zero_gradients(self.box, decay) or decay.decay in ("start", "late"):
+        if at_zero_gradients(self.box) or decay.decay in ("start", "late"):
             return "decay where gradients are 0" if decay.decay not in ("start", "late") else "as other weights"
         if decay.decay not in ("gradients", "cautious", "unnamed", "varying"):
             self.found("not_at_zero_gradient", Rule("gradients"), "silent")
@@ -280,13 +280,12 @@ class Asked:
         shown = " and ".join(self.box.state_dtypes) or "not in optimizer.state"
         narrow = [one for one in self.box.state_dtypes if one in NARROW]
         if narrow and own not in narrow:
-            found = Rule(state=narrow[0]) if narrow[0] in ("bfloat16", "float16") else None
-            self.found("state_narrow", found, weights=own, state=narrow[0])
-        if (
-            state.loaded
-            and state.loaded != self.box.state_dtypes
-            and {*self.box.state_dtypes, *state.loaded} & {*NARROW}
-        ):
+            if narrow[0] in ("bfloat16", "float16"):
+                self.found("state_narrow", Rule(state=narrow[0]), weights=own, state=narrow[0])
+            else:
+                self.driven("state_narrow", weights=own, state=shown)
+        cast = state.loaded and state.loaded != self.box.state_dtypes
+        if cast and {*self.box.state_dtypes, *state.loaded} & {*NARROW}:
             self.found("state_cast", before=shown, after=" and ".join(state.loaded))
         if state.error > self.box.tolerance and rule:
             self.driven("state_coarse", tiles=32, off=percent(state.error))
