@@ -101,6 +101,7 @@ class Asked:
         self.box = box
         self.answers: dict[str, str] = {}
         self.findings: list[Difference] = []
+        self.driven_effects: dict[int, dict] = {}
         self.usual = tuple((k, v) for k, v in keywords.items() if k in USUAL and k in box.names and v)
 
     def all(self) -> None:
@@ -137,8 +138,10 @@ class Asked:
         self.findings.append(difference(code, sized, situation, **values))
 
     def driven(self, code: str, tiles: int = 1, **values) -> None:
-        """Add a finding that no rule describes: the optimizer itself is driven."""
-        self.findings.append(difference(code, measured(self.box, tiles, **dict(self.usual)), **values))
+        """Add a finding that no rule describes: its effect is that of all differences, as the optimizer shows it."""
+        if tiles not in self.driven_effects:
+            self.driven_effects[tiles] = measured(self.box, tiles, **dict(self.usual))
+        self.findings.append(difference(code, self.driven_effects[tiles], **values))
 
     def step(self) -> Step:
         step = step_of(self.box)
@@ -251,7 +254,9 @@ class Asked:
     def groups(self) -> str:
         own, later = ignored_by_groups(self.box)
         for name in own:
-            self.found("groups_ignored", Rule(), f"own {name}", names=name)
+            called, there = self.box.names[name], self.box.in_groups(name)
+            names = name if called == there else f"{' and '.join(called)} (there it is called {', '.join(there)})"
+            self.found("groups_ignored", Rule(), f"own {name}", names=names)
         for name in later:
             self.found("changes_ignored", Rule(), "schedule ignored" if name == "lr" else f"own {name}", names=name)
         if own or later:
