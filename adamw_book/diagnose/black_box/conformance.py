@@ -141,7 +141,7 @@ class Asked:
         """Add a finding that no rule describes: its effect is that of all differences, as the optimizer shows it."""
         if tiles not in self.driven_effects:
             self.driven_effects[tiles] = measured(self.box, tiles, **dict(self.usual))
-        self.findings.append(difference(code, self.driven_effects[tiles], **values))
+        self.findings.append(difference(code, self.driven_effects[tiles], "all", **values))
 
     def step(self) -> Step:
         step = step_of(self.box)
