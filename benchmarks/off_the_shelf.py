@@ -2,7 +2,9 @@
 
     python -m venv shelf; shelf/bin/pip install -r benchmarks/off_the_shelf.txt
     shelf/bin/python benchmarks/off_the_shelf.py             a line an optimizer, of what is installed
-    shelf/bin/python benchmarks/off_the_shelf.py --record    also writes benchmarks/results/off_the_shelf.json
+    shelf/bin/python benchmarks/off_the_shelf.py --only timm keras
+    shelf/bin/python benchmarks/off_the_shelf.py --record    also writes benchmarks/results/off_the_shelf.json; with
+                                                             --only, the other packages stay there as they were
 
 Each package is asked in a process of its own, on one thread of the CPU.
 """
@@ -16,6 +18,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,10 +33,12 @@ MOST = 1800  # seconds that a package may take
 
 
 def version(package: str) -> str | None:
+    if package == "adamw-book":  # this clone's
+        return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return platform.python_version() and None
+        return None
 
 
 def asked(package: str) -> dict[str, dict]:
@@ -52,7 +57,7 @@ def asked(package: str) -> dict[str, dict]:
 
 
 def in_a_process(package: str) -> dict[str, dict]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TORCH_COMPILE_DISABLE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, __file__, "--package", package]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=MOST)
     if done.returncode:
@@ -80,34 +85,33 @@ def line(name: str, found: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--package", choices=SHELF, help="ask this one, in this process, and print JSON")
+    parser.add_argument("--only", nargs="+", choices=SHELF, default=list(SHELF), help="ask these packages")
     parser.add_argument("--record", action="store_true", help="write what was found to benchmarks/results/")
     options = parser.parse_args()
     if options.package:
         warnings.simplefilter("ignore")
         print("\n" + json.dumps(asked(options.package)))
         return
-    start, packages = time.perf_counter(), {}
-    for package in SHELF:
-        own = "0" if package == "adamw-book" else version(package)
+    packages = {}
+    for package in options.only:
+        own = version(package)
         if own is None:
             print(f"{package}: not installed")
             continue
         print(package, own, flush=True)
-        packages[package] = {"version": own, "optimizers": in_a_process(package)}
+        about = {"version": own, "python": platform.python_version(), "device": device_name()}
+        clock = time.perf_counter()
+        packages[package] = about | {"date": datetime.now(UTC).date().isoformat(), "optimizers": in_a_process(package)}
+        packages[package]["seconds"] = round(time.perf_counter() - clock, 1)
         for name, found in packages[package]["optimizers"].items():
             print(line(name, found), flush=True)
-    seconds = time.perf_counter() - start
+    seconds = sum(p["seconds"] for p in packages.values())
     print(f"{sum(len(p['optimizers']) for p in packages.values())} optimizers in {seconds:.0f} s")
     if options.record:
-        about = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "device": device_name(),
-            "python": platform.python_version(),
-            "seconds": round(seconds, 1),
-        }
         target = ROOT / "benchmarks" / "results" / "off_the_shelf.json"
-        text = json.dumps(about | {"packages": packages}, indent=1, ensure_ascii=False)
-        target.write_text(text + "\n", encoding="utf-8")
+        old = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+        found = {package: (old | packages)[package] for package in SHELF if package in old | packages}
+        target.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"wrote {target.name}")
 
 

@@ -4,6 +4,8 @@ import functools
 import importlib
 from collections.abc import Callable
 
+import torch
+
 # package on the index → (module, {name in the table: (name in the module, keywords)})
 DECOUPLED = {"decoupled_weight_decay": True}
 SHELF: dict[str, tuple[str, dict[str, tuple[str, dict]]]] = {
@@ -24,7 +26,6 @@ SHELF: dict[str, tuple[str, dict[str, tuple[str, dict]]]] = {
         "adamw_book",
         {
             "AdamW": ("AdamW", {}),
-            "AdamW, l2": ("AdamW", {"l2": 0.1}),
             "AdamW, lr_independent": ("AdamW", {"lr_independent": True}),
             "AdamW, cautious": ("AdamW", {"cautious": True}),
         },
@@ -110,15 +111,22 @@ def made(package: str, name: str) -> Callable:
     found = getattr(importlib.import_module(module), inside)
     if package == "heavyball":
         importlib.import_module("heavyball.utils").compile_mode = None  # minutes of compiling, and the same steps
+    if package == "torchao":
+        torch.compile = lambda function=None, **_: function
     if package == "adam-mini":
-        return lambda params, **own: found([(f"weight{i}", p) for i, p in enumerate(params)], **own)
+
+        def mini(params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+            if isinstance(params[0], dict):
+                raise NotImplementedError("it makes its groups itself, from names")
+            named = [(f"weight{i}", p) for i, p in enumerate(params)]
+            return found(named, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+        return mini
     return functools.partial(found, **keywords) if keywords else found
 
 
 def _torchvision() -> None:
     """timm imports torchvision. Its compiled operators need CUDA's libraries; without, two are named, not defined."""
-    import torch
-
     try:
         import torchvision  # noqa: F401
     except RuntimeError:

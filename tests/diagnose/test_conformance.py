@@ -8,6 +8,7 @@ import torch
 
 import adamw_book
 from adamw_book.diagnose import conformance
+from adamw_book.diagnose.black_box import effects
 
 SOURCE = Path(plain_adamw.__file__).read_text()
 DECAY, STEP = "p.mul_(1 - lr * weight_decay)", "p.addcdiv_(m / (1 - beta1**t), denominator, value=-lr)"

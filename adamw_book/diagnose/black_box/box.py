@@ -110,10 +110,9 @@ class Box:
                 self.set(optimizer, "lr", lrs[t])
             given = [g(path[-1]) if callable(g) else g for g, path in zip(now, paths, strict=True)]
             self._step(optimizer, params, given)
-            for p, path in zip(params, paths, strict=True):
-                if last:
-                    del path[1:]
-                path.append(self._read(p))
+            if not last or t == len(gradients) - 1:
+                for p, path in zip(params, paths, strict=True):
+                    path.append(self._read(p))
         return [np.stack(path) for path in paths]
 
     def optimizer(self, params: list, values: dict, own: Sequence[dict] | None = None):
@@ -126,10 +125,22 @@ class Box:
             if name in self.names and not self._by_keyword(name):
                 for i, group in enumerate(optimizer.param_groups):
                     group.update(self._native({name: own[i].get(name, value) if own else value}))
+        takes = inspect.signature(optimizer.step).parameters.get("closure")
+        self.needs_closure |= takes is not None and takes.default is inspect.Parameter.empty
         if callable(getattr(optimizer, "train", None)):
             self.modes = True
             optimizer.train()
         return optimizer
+
+    def changed(self) -> dict[str, tuple]:
+        """Coefficients → (given, held), where the groups of an optimizer do not hold what it was given."""
+        group = self.optimizer([self._parameter(starts())], PROBING).param_groups[0]
+        found = {}
+        for key, given in self._native(PROBING).items():
+            held = group.get(key, given)
+            if np.shape(held) == np.shape(given) and not np.allclose(held, given, rtol=1e-6):
+                found[key] = given, held
+        return found
 
     def stepped(self) -> tuple:
         """(an optimizer that has made two steps, its parameter)."""
@@ -139,10 +150,15 @@ class Box:
             self._step(optimizer, [p], [g])
         return optimizer, p
 
+    def in_groups(self, name: str) -> tuple[str, ...]:
+        """The names of a coefficient in ``param_groups``, which may be others than those of the constructor."""
+        return next((s for s in NAMES[name] if all(one in self.defaults for one in s)), self.names[name])
+
     def set(self, optimizer, name: str, value) -> None:
         """Put a coefficient into all groups, as a scheduler does."""
+        spelling = self.in_groups(name)
         for group in optimizer.param_groups:
-            for key, one in self._native({name: value}).items():
+            for key, one in zip(spelling, [value] if len(spelling) == 1 else value, strict=True):
                 if isinstance(group.get(key), Tensor):
                     group[key].fill_(one)
                 else:
@@ -188,8 +204,6 @@ class Box:
             return torch.zeros((), dtype=self.dtype, device=self.device)
 
         closure()
-        takes = inspect.signature(optimizer.step).parameters.get("closure")
-        self.needs_closure |= takes is not None and takes.default is inspect.Parameter.empty
         try:
             if not self.needs_closure:
                 try:

@@ -21,13 +21,14 @@ from .steps import Step, step_of
 # (field, value) of the Rule → code of the finding
 OF_STEP = {
     ("eps", "inside"): "eps_inside", ("eps", "squared"): "eps_squared", ("eps", "scaled"): "eps_scaled",
-    ("eps", "summed"): "eps_summed", ("eps", "ignored"): "eps_ignored", ("corrected", "none"): "not_corrected",
-    ("corrected", "first"): "second_not_corrected", ("corrected", "second"): "first_not_corrected",
-    ("shift", 1): "count_ahead", ("betas", "swapped"): "betas_swapped", ("betas", "usual"): "betas_ignored",
+    ("eps", "summed"): "eps_summed", ("eps", "floor"): "eps_floor", ("eps", "ignored"): "eps_ignored",
+    ("corrected", "none"): "not_corrected", ("corrected", "first"): "second_not_corrected",
+    ("corrected", "second"): "first_not_corrected", ("shift", 1): "count_ahead",
+    ("betas", "swapped"): "betas_swapped", ("betas", "usual"): "betas_ignored",
     ("second", "largest"): "amsgrad", ("second", "largest corrected"): "amsgrad_corrected",
     ("second", "belief"): "belief", ("second", "previous"): "second_late", ("momentum", "nesterov"): "nesterov",
-    ("momentum", "nesterov alike"): "nesterov",
-    ("momentum", "summed"): "momentum_summed", ("root", False): "no_root", ("ascends", True): "ascends",
+    ("momentum", "nesterov alike"): "nesterov", ("momentum", "summed"): "momentum_summed", ("root", False): "no_root",
+    ("ascends", True): "ascends",
 }  # fmt: skip
 OF_DECAY = {
     "coupled": "coupled", "first moment": "coupled_first_moment", "denominator": "decay_in_denominator",
@@ -100,6 +101,7 @@ class Asked:
         self.box = box
         self.answers: dict[str, str] = {}
         self.findings: list[Difference] = []
+        self.driven_effects: dict[int, dict] = {}
         self.usual = tuple((k, v) for k, v in keywords.items() if k in USUAL and k in box.names and v)
 
     def all(self) -> None:
@@ -113,7 +115,7 @@ class Asked:
         self.question("other parameters", self.together, rule)
         self.question("parameter groups", self.groups)
         self.question("checkpoint", self.checkpoint, rule)
-        self.question("state", self.state)
+        self.question("state", self.state, None if step.depends or self.has("parameters_mixed") else step.rule)
         if rule and not step.depends and not self.has("decay_not_proportional"):
             self.question("all of it together", self.whole, rule)
         self.notes()
@@ -136,8 +138,10 @@ class Asked:
         self.findings.append(difference(code, sized, situation, **values))
 
     def driven(self, code: str, tiles: int = 1, **values) -> None:
-        """Add a finding that no rule describes: the optimizer itself is driven."""
-        self.findings.append(difference(code, measured(self.box, tiles, **dict(self.usual)), **values))
+        """Add a finding that no rule describes: its effect is that of all differences, as the optimizer shows it."""
+        if tiles not in self.driven_effects:
+            self.driven_effects[tiles] = measured(self.box, tiles, **dict(self.usual))
+        self.findings.append(difference(code, self.driven_effects[tiles], "all", **values))
 
     def step(self) -> Step:
         step = step_of(self.box)
@@ -159,7 +163,8 @@ class Asked:
         self.answers["step"] = "Adam's" if rule == Rule(decay="none") else "a variant of Adam's"
         self.answers["ε"] = {
             "outside": "outside the root", "inside": "inside the root", "squared": "its square inside the root",
-            "scaled": "outside the root, divided by √(1 − β₂ᵗ)", "summed": "summed up in v", "ignored": "no effect",
+            "scaled": "outside the root, divided by √(1 − β₂ᵗ)", "summed": "summed up in v", "floor": "a floor",
+            "ignored": "no effect",
         }[rule.eps]  # fmt: skip
         corrected = {"both": "both moments", "none": "none"}.get(rule.corrected, f"{rule.corrected} moment only")
         self.answers["bias correction"] = corrected + (", one step ahead" if rule.shift else "")
@@ -171,16 +176,18 @@ class Asked:
         rule = Rule(decay.decay, decay.order) if decay.decay not in ("untaken", "ignored") else Rule("none")
         if decay.decay == "unnamed":
             self.driven("unnamed_decay")
+        elif decay.decay == "varying":
+            self.driven("decay_varies", low=decay.varies[0], high=decay.varies[1])
         elif decay.decay in OF_DECAY:
             self.found(OF_DECAY[decay.decay], rule, "silent" if decay.decay == "gradients" else "plain")
         self.answers["decay"] = {
             "start": "decoupled, toward the initial weights", "cautious": "decoupled, cautious",
-            "cautious or still": "decoupled, cautious",
-            "first moment": "through the first moment", "denominator": "divided by √v̂ + ε", "untaken": "none",
-            "ignored": "none", "unnamed": "of another kind", "sign": "of a constant size",
+            "cautious or still": "decoupled, cautious", "first moment": "through the first moment",
+            "denominator": "divided by √v̂ + ε", "untaken": "none", "ignored": "none", "unnamed": "of another kind",
+            "varying": "decoupled, of a varying share", "sign": "of a constant size",
             "gradients": "decoupled, not at gradient 0", "late": "decoupled, from the second step",
         }.get(decay.decay, decay.decay)  # fmt: skip
-        if decay.decay in ("untaken", "ignored", "coupled", "first moment", "unnamed"):
+        if decay.decay in ("untaken", "ignored", "coupled", "first moment", "unnamed", "varying"):
             return decay
         if decay.order == "after":
             self.found("decay_after", Rule(order="after"))
@@ -204,9 +211,9 @@ class Asked:
         return decay
 
     def zero(self, decay: Decay) -> str:
-        if at_zero_gradients(self.box, decay) or decay.decay in ("start", "late"):
+        if at_zero_gradients(self.box) or decay.decay in ("start", "late"):
             return "decay where gradients are 0" if decay.decay not in ("start", "late") else "as other weights"
-        if decay.decay not in ("gradients", "cautious", "unnamed"):
+        if decay.decay not in ("gradients", "cautious", "unnamed", "varying"):
             self.found("not_at_zero_gradient", Rule("gradients"), "silent")
         return "do not decay where gradients are 0"
 
@@ -247,12 +254,18 @@ class Asked:
     def groups(self) -> str:
         own, later = ignored_by_groups(self.box)
         for name in own:
-            self.found("groups_ignored", Rule(), f"own {name}", names=name)
+            called, there = self.box.names[name], self.box.in_groups(name)
+            names = name if called == there else f"{' and '.join(called)} (there it is called {', '.join(there)})"
+            self.found("groups_ignored", Rule(), f"own {name}", names=names)
         for name in later:
             self.found("changes_ignored", Rule(), "schedule ignored" if name == "lr" else f"own {name}", names=name)
         if own or later:
             return "ignored: " + ", ".join([*own, *(f"{name} changed later" for name in later if name not in own)])
         taken = [name for name in PROBING if name in self.box.names]
+        for name, (given, held) in self.box.changed().items():
+            self.found(
+                "coefficients_changed", name=name, given=given, held=f"{held:.3g}" if np.ndim(held) == 0 else held
+            )
         return f"each may have its own {', '.join(taken)}, and change them"
 
     def checkpoint(self, rule: Rule | None) -> str:
@@ -267,16 +280,19 @@ class Asked:
             self.found("checkpoint_loses", Rule(), "resumed", lost, what=LOST[lost])
         return f"loses {LOST[lost]}" if lost else "nothing is lost"
 
-    def state(self) -> str:
+    def state(self, rule: Rule | None) -> str:
         state, own = state_of(self.box), str(self.box.dtype).removeprefix("torch.")
         shown = " and ".join(self.box.state_dtypes) or "not in optimizer.state"
         narrow = [one for one in self.box.state_dtypes if one in NARROW]
         if narrow and own not in narrow:
-            found = Rule(state=narrow[0]) if narrow[0] in ("bfloat16", "float16") else None
-            self.found("state_narrow", found, weights=own, state=narrow[0])
-        if state.loaded and state.loaded != self.box.state_dtypes:
+            if narrow[0] in ("bfloat16", "float16"):
+                self.found("state_narrow", Rule(state=narrow[0]), weights=own, state=narrow[0])
+            else:
+                self.driven("state_narrow", weights=own, state=shown)
+        cast = state.loaded and state.loaded != self.box.state_dtypes
+        if cast and {*self.box.state_dtypes, *state.loaded} & {*NARROW}:
             self.found("state_cast", before=shown, after=" and ".join(state.loaded))
-        if state.error > self.box.tolerance and not self.has("parameters_mixed", "depends_on_weight"):
+        if state.error > self.box.tolerance and rule:
             self.driven("state_coarse", tiles=32, off=percent(state.error))
         return f"{shown}, for weights in {own}"
 

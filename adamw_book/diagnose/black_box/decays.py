@@ -34,17 +34,19 @@ CANDIDATES = {
 class Decay:
     """``decay``, ``order``, ``follows`` and ``factor`` in the words of :class:`.rule.Rule`; ``decay`` is "ignored"
     where the coefficient that was given does nothing, "untaken" where none can be given, and "unnamed" where no
-    candidate takes what is taken. ``powers``: of lr and of weight_decay in the share of a step."""
+    candidate takes what is taken; "varying" where that is a share of the weights, another one in each step, which then
+    lies between ``varies``, in units of ηλ. ``powers``: of lr and of weight_decay in the share of a step."""
 
     decay: str
     order: str = "before"
     follows: str = "lr"
     factor: float = 1.0
     powers: tuple[float, float] = (1.0, 1.0)
+    varies: tuple[float, float] = (1.0, 1.0)
 
     def rule(self, step: Rule) -> Rule | None:
         """The rule of a step, with this decay; None where it has none."""
-        if self.decay == "unnamed":
+        if self.decay in ("unnamed", "varying"):
             return None
         decay = "none" if self.decay in ("ignored", "untaken") else self.decay
         return replace(step, decay=decay, order=self.order, follows=self.follows, factor=self.factor)
@@ -57,11 +59,11 @@ def decay_of(box: Box, step: Step) -> Decay:
     given = np.zeros((STEPS, 16)) if step.depends else gradients(STEPS, seed=2)
     path, moved = _pair(box, given)
     taken = path[:-1] - path[1:] - moved
-    if np.abs(taken).max() <= box.tolerance:
+    if differ(path, np.cumsum(np.concatenate([path[:1], -moved]), axis=0)) <= 1e-3 * box.tolerance:
         return Decay("ignored")
     kind, share, error = _closest(taken, path[:-1], moved, given)
     if error > 2 * box.tolerance:
-        return _through_gradient(box, step, path, given)
+        return _otherwise(box, step, path, moved, given)
     halves = []
     for name in ("lr", "weight_decay"):
         changed = {name: PROBING[name] / 2}
@@ -95,8 +97,9 @@ def _closest(taken, weights, moved, given) -> tuple[tuple, float, float]:
     return min(found, key=lambda one: one[2])
 
 
-def _through_gradient(box: Box, step: Step, path: np.ndarray, given: np.ndarray) -> Decay:
-    """A decay that passes through the gradient: its run is the run without decay that is given g + λθ."""
+def _otherwise(box: Box, step: Step, path: np.ndarray, moved: np.ndarray, given: np.ndarray) -> Decay:
+    """A decay that no candidate describes. Where it passes through the gradient, its run is the run without decay that
+    is given g + λθ."""
     pulled = [[lambda now, g=g: g + PROBING["weight_decay"] * now] for g in given]
     [coupled] = box.drive([starts()], pulled, weight_decay=0.0)
     if differ(coupled, path) <= 2 * box.tolerance:
@@ -106,6 +109,11 @@ def _through_gradient(box: Box, step: Step, path: np.ndarray, given: np.ndarray)
             rule = replace(step.rule, decay=decay)
             if differ(simulate(rule, path[0], given, **box.in_force()), path) <= 2 * box.tolerance:
                 return Decay(decay)
+    taken = path[:-1] - path[1:] - moved
+    shares = (taken * path[:-1]).sum(1) / np.square(path[:-1]).sum(1)
+    if differ(shares[:, None] * path[:-1], taken) <= 2 * box.tolerance:
+        unit = PROBING["lr"] * PROBING["weight_decay"]
+        return Decay("varying", varies=(float(shares.min()) / unit, float(shares.max()) / unit))
     return Decay("unnamed")
 
 
@@ -147,11 +155,11 @@ def without_gradient(box: Box) -> str:
     return "decays" if np.array_equal(still[2], still[-1]) else "moves"
 
 
-def at_zero_gradients(box: Box, decay: Decay) -> bool:
+def at_zero_gradients(box: Box) -> bool:
     """Whether a parameter decays whose gradients are all 0; only of a decay that is a share of the weight."""
     [path] = box.drive([starts()], [[np.zeros(SHAPE)]] * 2)
     [without] = box.drive([starts()], [[np.zeros(SHAPE)]] * 2, weight_decay=0.0)
-    return differ(path, without) > box.tolerance
+    return differ(path, without) > 1e-3 * box.tolerance
 
 
 def undecayed_axes(box: Box) -> tuple[list[int], list[int]]:

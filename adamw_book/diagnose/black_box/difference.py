@@ -54,6 +54,12 @@ WORDS = {
         "weight_decay acts in a way that no question here has a name for.",
         "p.mul_(1 - lr * weight_decay)",
     ),
+    "decay_varies": (
+        "warning",
+        "At a constant rate, the share that the decay takes changes from step to step: {low:.3g} to {high:.3g} times "
+        "ηλ in this probe.",
+        "p.mul_(1 - lr * weight_decay)",
+    ),
     "decay_after": (
         "warning",
         "The decay is taken from the weight that the step has already changed, not from the weight before it.",
@@ -123,6 +129,7 @@ WORDS = {
         "ε is added to the second moment in every step, and once more outside the root.",
         "denominator = v_hat.sqrt() + eps",
     ),
+    "eps_floor": ("warning", "ε is a floor of the denominator: max(√v̂, ε).", "denominator = v_hat.sqrt() + eps"),
     "eps_ignored": ("warning", "eps has no effect.", "denominator = v_hat.sqrt() + eps"),
     "not_corrected": (
         "warning",
@@ -241,6 +248,11 @@ WORDS = {
         "Taken together, its path is {off} off that of the rule which the answers describe{where}: there is a "
         "difference that no question here asks for.",
         "",
+    ),
+    "coefficients_changed": (
+        "warning",
+        "{name}={given} is given, and param_groups hold {held}.",
+        'defaults = {{"lr": lr, …}}',
     ),
     # notes
     "default_without_decay": ("note", "weight_decay is 0 by default.", "weight_decay=0.1"),

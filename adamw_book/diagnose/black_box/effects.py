@@ -14,6 +14,7 @@ STEPS = (100, 10_000)
 USUAL = {"lr": 1e-3, "weight_decay": 0.1, "betas": (0.9, 0.999), "eps": 1e-8}
 SITUATIONS = {
     "plain": "",
+    "all": ", all its differences together",
     "schedule": " under a cosine schedule to 0",
     "schedule ignored": " under a cosine schedule to 0",
     "silent": " where gradients are 0",
@@ -88,9 +89,8 @@ def measured(box: Box, tiles: int = 1, **usual) -> dict[int, float]:
             break
         clock = time.perf_counter()
         try:
-            [path] = box.drive(
-                [np.tile(start, tiles)], [[np.tile(g, tiles)] for g in given[:steps]], last=True, **usual
-            )
+            shown = [[lambda _, g=g: np.tile(g, tiles)] for g in given[:steps]]  # one at a time in memory
+            [path] = box.drive([np.tile(start, tiles)], shown, last=True, **usual)
         except CouldNotRun:
             break
         found[steps] = differ(path[-1], np.tile(reference[steps], tiles))

@@ -20,7 +20,7 @@ class Rule:
     follows: the share of a weight that a step takes: "lr" is η_tλ, "nothing" λ, "first" η_0λ, "schedule" λη_t/η_0,
         "square" η_t²λ; all times ``factor``.
     eps: "outside", "inside" (√(v̂ + ε)), "squared" (√(v̂ + ε²)), "scaled" ((√v + ε)/√(1−β₂ᵗ)), "summed" (added to v at
-        each step, and outside), "ignored".
+        each step, and outside), "floor" (max(√v̂, ε)), "ignored".
     corrected: which moments are bias-corrected: "both", "first", "second" or "none"; by β^(t + shift).
     betas: "given", "swapped", or "usual" (0.9 and 0.999, whatever is given).
     second: "squares", "belief" ((g − m)²), "largest" (AMSGrad), "largest corrected", "previous" (v of the last step).
@@ -122,6 +122,8 @@ def _denominator(rule: Rule, v: np.ndarray, two: float, eps: float) -> np.ndarra
         return root(v / two + eps * eps)
     if rule.eps == "scaled":
         return (root(v) + eps) / root(two)
+    if rule.eps == "floor":
+        return np.maximum(root(v / two), eps)
     return root(v / two) + (0.0 if rule.eps == "ignored" else eps)
 
 

@@ -14,7 +14,7 @@ from .rule import Rule, simulate
 
 STEPS = 8
 DEVIATIONS = [
-    *(("eps", value) for value in ("inside", "squared", "scaled", "summed", "ignored")),
+    *(("eps", value) for value in ("inside", "squared", "scaled", "summed", "floor", "ignored")),
     *(("corrected", value) for value in ("none", "first", "second")),
     *(("betas", value) for value in ("swapped", "usual")),
     *(("second", value) for value in ("largest", "largest corrected", "belief", "previous")),
