@@ -68,6 +68,8 @@ def article(html: Path, page: str, numbers: dict[str, int], site: str) -> Tag:
         section = soup.new_tag("section", id="solutions-in-print")
         section.extend([heading, *(solution.extract() for solution in solutions)])
         first.append(section)
+    for heading in chapter.select("section[id] > :is(h2, h3, h4):first-child"):  # a section may begin a page earlier
+        heading["id"] = heading.parent.attrs.pop("id")
     number = numbers[page]
     for element in chapter.find_all(id=True):
         element["id"] = page_id(number, element["id"])
@@ -98,8 +100,8 @@ def entries(root: Path, chapters: list[Tag]) -> list[Entry]:
             found.append(Entry(0, "", captions[number]))
         found.append(Entry(1, chapter["id"], " ".join(chapter.h1.get_text().split())))
         for heading in chapter.find_all("h2"):
-            if heading.parent.get("id"):
-                found.append(Entry(2, heading.parent["id"], " ".join(heading.get_text().split())))
+            if heading.get("id"):
+                found.append(Entry(2, heading["id"], " ".join(heading.get_text().split())))
     return found
 
 
