@@ -35,7 +35,10 @@
       const article = page.querySelector("article.bd-article") ?? page.querySelector("main") ?? page.body;
       const part = (anchor && page.getElementById(anchor.slice(1))) || article;
       part.querySelectorAll(HIDDEN).forEach((element) => element.remove());
-      part.querySelectorAll(".math").forEach((formula) => (formula.textContent = plain(formula.textContent)));
+      for (const formula of part.querySelectorAll(".math")) {
+        const read = formula.querySelector("mjx-assistive-mml");
+        formula.textContent = read ? read.textContent : plain(formula.textContent);
+      }
       return part.textContent.replace(/\s+/g, " ").trim();
     };
   }

@@ -11,12 +11,9 @@ import io
 import logging
 import os
 import sys
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from chromium import chromium
+from chromium import chromium, served
 from offer_pdf import NAME, RECORD, STYLE, digest, offer, size
 from one_document import Entry, one_document
 from pypdf import PdfReader, PdfWriter
@@ -57,54 +54,27 @@ NUMBER = """
 """
 
 
-def served(html: Path, document: str) -> ThreadingHTTPServer:
-    """A running server of the folder `html`, with `document` as /the-book.html."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            if self.path != "/the-book.html":
-                return super().do_GET()
-            content = document.encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(html)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
 def printed(html: Path, document: str) -> PdfReader:
     """The PDF of `document`, whose addresses are relative to the folder `html`; in its contents the numbers of the
     pages. Raises ValueError where a formula was not set, something sticks out of the page, or a line of the contents
     leads nowhere."""
-    server = served(html, document)
-    try:
-        with chromium() as browser:
-            page = browser.new_page(viewport={"width": TEXT_WIDTH, "height": 970}, color_scheme="light")
-            page.set_default_timeout(600_000)
-            page.emulate_media(media="print")
-            page.goto(f"http://127.0.0.1:{server.server_port}/the-book.html", wait_until="networkidle")
-            page.evaluate("() => window.MathJax?.startup?.promise?.then(() => true)")
-            page.evaluate("() => document.fonts.ready.then(() => true)")
-            page.evaluate(FIT)
-            for what, test in (("formulas were not set", UNSET), ("out of the page", CUT)):
-                if found := page.evaluate(test):
-                    raise ValueError(f"{what}: {found[:10]}")
-            options = {"prefer_css_page_size": True, "print_background": True, "tagged": True}
-            first = PdfReader(io.BytesIO(page.pdf(**options)))
-            at = {name: first.get_destination_page_number(d) + 1 for name, d in places(first).items()}
-            if lost := page.evaluate(NUMBER, at):
-                raise ValueError(f"lines of the contents that lead nowhere: {lost}")
-            return PdfReader(io.BytesIO(page.pdf(**options)))
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(html, {"/the-book.html": document}) as site, chromium() as browser:
+        page = browser.new_page(viewport={"width": TEXT_WIDTH, "height": 970}, color_scheme="light")
+        page.set_default_timeout(600_000)
+        page.emulate_media(media="print")
+        page.goto(f"{site}/the-book.html", wait_until="networkidle")
+        page.evaluate("() => window.MathJax?.startup?.promise?.then(() => true)")
+        page.evaluate("() => document.fonts.ready.then(() => true)")
+        page.evaluate(FIT)
+        for what, test in (("formulas were not set", UNSET), ("out of the page", CUT)):
+            if found := page.evaluate(test):
+                raise ValueError(f"{what}: {found[:10]}")
+        options = {"prefer_css_page_size": True, "print_background": True, "tagged": True}
+        first = PdfReader(io.BytesIO(page.pdf(**options)))
+        at = {name: first.get_destination_page_number(d) + 1 for name, d in places(first).items()}
+        if lost := page.evaluate(NUMBER, at):
+            raise ValueError(f"lines of the contents that lead nowhere: {lost}")
+        return PdfReader(io.BytesIO(page.pdf(**options)))
 
 
 def places(pdf: PdfReader) -> dict[str, Destination]:
