@@ -23,14 +23,16 @@ STAMP = $(VENV)/.installed
 $(shell test ! -e $(STAMP) || $(BIN) -c pass >/dev/null 2>&1 || rm -f $(STAMP))
 
 .NOTPARALLEL:
-.PHONY: help book test test-elsewhere engines pages serve lint bench evidence stability again lock clean
+.PHONY: help book pdf test test-elsewhere engines pages audit-pages serve lint bench evidence stability again lock clean
 
 help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
+	@echo 'make pdf         print the built book as one PDF, and offer it on the pages (needs Chromium)'
 	@echo 'make test        unit tests, formula checks and every notebook, on the CPU'
 	@echo 'make test-elsewhere  all tests but notebooks and pages, with the arithmetic and threads of another processor'
 	@echo 'make engines     install Ray, Dask, Flower, torchao and ONNX Runtime, so that their tests run, too'
 	@echo 'make pages       check the built pages in Chromium'
+	@echo 'make audit-pages a table of every page and what may be wrong with it: zeros where zeros belong'
 	@echo 'make serve       show the built book on http://127.0.0.1:$(PORT)  (PORT=...)'
 	@echo 'make lint        ruff'
 	@echo 'make bench       the benchmarks'
@@ -64,6 +66,9 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 book: $(STAMP)
 	@$(BIN) tools/build_book.py
 
+pdf: book
+	@$(BIN) tools/pdf.py
+
 # Threads of two notebooks at once would only get in each other's way.
 test: $(STAMP)
 	env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN) -m pytest -n $(WORKERS) --dist worksteal
@@ -78,6 +83,9 @@ engines: $(STAMP)
 
 pages: $(STAMP)
 	$(BIN) -m pytest tests/test_pages.py
+
+audit-pages: $(STAMP)
+	@$(BIN) tools/audit_pages.py
 
 serve: $(STAMP)
 	@$(BIN) tools/serve.py "$(PORT)"

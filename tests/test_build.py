@@ -239,6 +239,7 @@ def test_a_moved_page_leads_to_a_page_by_itself(tmp_path: Path):
 
 
 NAME, KEY = "chapters/one", "what it was computed from"
+COST = {"seconds": 1.0, "cpu_seconds": 0.9, "peak_mb": 100.0}
 
 
 def opened(root: Path, capsys: pytest.CaptureFixture[str]) -> tuple[build_book.Executions, list[str]]:
@@ -257,7 +258,7 @@ def kept(tmp_path: Path) -> nbformat.NotebookNode:
     notebook.cells[1].execution_count = 1
     notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="1\n")]
     (tmp_path / "_build").mkdir()
-    build_book.Executions(tmp_path, timeout=60).keep(NAME, KEY, notebook, 1.0)
+    build_book.Executions(tmp_path, timeout=60).keep(NAME, KEY, notebook, COST)
     return notebook
 
 
@@ -293,18 +294,19 @@ def test_damaged_results_count_as_absent(tmp_path: Path, kept, capsys: pytest.Ca
     assert not executions.is_current(NAME, KEY)
     # It is executed again, and then all is well.
     executions.forget(NAME)
-    executions.keep(NAME, KEY, kept, 1.0)
+    executions.keep(NAME, KEY, kept, COST)
     executions, said = opened(tmp_path, capsys)
     assert executions.is_current(NAME, KEY) and not said
 
 
-def test_results_without_their_seconds_count_as_absent(tmp_path: Path, kept, capsys):
-    executions, said = opened(tmp_path, capsys)
-    assert executions.is_current(NAME, KEY) and not said
-    executions.known[NAME].pop("seconds")
-    assert not executions.is_current(NAME, KEY)
-    executions.forget(NAME)
-    executions.keep(NAME, KEY, kept, 1.0)
+def test_results_without_what_they_cost_count_as_absent(tmp_path: Path, kept, capsys):
+    for cost in COST:
+        executions, said = opened(tmp_path, capsys)
+        assert executions.is_current(NAME, KEY) and not said
+        executions.known[NAME].pop(cost)
+        assert not executions.is_current(NAME, KEY)
+        executions.forget(NAME)
+        executions.keep(NAME, KEY, kept, COST)
 
 
 def test_what_cannot_be_mended_is_said_in_a_line(book: Path, tmp_path: Path):

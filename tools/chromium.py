@@ -1,10 +1,14 @@
-"""Chromium without a window, for what looks at the built pages or prints them."""
+"""Chromium without a window and a server of the built pages, for what looks at them or prints them."""
 
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 OPTIONS = [
@@ -34,3 +38,30 @@ def chromium() -> Iterator:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def served(folder: Path, documents: dict[str, str] | None = None) -> Iterator[str]:
+    """The address, on this machine, of a server of the files in `folder`, and of `documents` (path → HTML) as if they
+    lay there."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if (document := (documents or {}).get(self.path)) is None:
+                return super().do_GET()
+            content = document.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()

@@ -8,6 +8,7 @@ not, and solutions stand at the end of their chapter.
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -49,9 +50,32 @@ def rewritten(address: str, page: str, numbers: dict[str, int], site: str) -> st
     return f"{site.rstrip('/')}/{target}" if site else None
 
 
-def article(html: Path, page: str, numbers: dict[str, int], site: str) -> Tag:
+def from_root(address: str, page: str) -> str:
+    """An address that a page names, relative to the book's root; absolute ones stay."""
+    return address if urlsplit(address).scheme else posixpath.normpath(posixpath.join(posixpath.dirname(page), address))
+
+
+def styles(soup: BeautifulSoup, page: str) -> list[Tag]:
+    """What the head of a page loads, or holds, so that its text and formulas look as they should."""
+    found = []
+    for part in soup.head.find_all(["link", "style", "script"]):
+        address = part.get("src") or part.get("href") or ""
+        formulas = part.name == "script" and "mathjax" in (address + part.get_text()).lower()
+        if part.name == "style":
+            part.string = re.sub(
+                r"""url\(["']?([^"')]+)["']?\)""", lambda it: f'url("{from_root(it[1], page)}")', part.get_text()
+            )
+        elif not formulas and "stylesheet" not in part.get("rel", []):
+            continue
+        for key in ("src", "href"):
+            if part.get(key):
+                part[key] = from_root(part[key], page)
+        found.append(part)
+    return found
+
+
+def article(soup: BeautifulSoup, page: str, numbers: dict[str, int], site: str) -> Tag:
     """The article of a built page as a chapter of the document."""
-    soup = BeautifulSoup((html / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
     chapter = soup.select_one("article.bd-article")
     for part in chapter.select(LEFT_OUT):
         if not part.decomposed:
@@ -68,13 +92,14 @@ def article(html: Path, page: str, numbers: dict[str, int], site: str) -> Tag:
         section = soup.new_tag("section", id="solutions-in-print")
         section.extend([heading, *(solution.extract() for solution in solutions)])
         first.append(section)
+    for heading in chapter.select("section[id] > :is(h2, h3, h4):first-child"):  # a section may begin a page earlier
+        heading["id"] = heading.parent.attrs.pop("id")
     number = numbers[page]
     for element in chapter.find_all(id=True):
         element["id"] = page_id(number, element["id"])
     for image in chapter.find_all("img", src=True):
         image.attrs.pop("loading", None)
-        if not urlsplit(image["src"]).scheme:
-            image["src"] = posixpath.normpath(posixpath.join(posixpath.dirname(page), image["src"]))
+        image["src"] = from_root(image["src"], page)
     for link in chapter.find_all("a", href=True):
         if (to := rewritten(link["href"], page, numbers, site)) is None:
             link.unwrap()
@@ -98,8 +123,8 @@ def entries(root: Path, chapters: list[Tag]) -> list[Entry]:
             found.append(Entry(0, "", captions[number]))
         found.append(Entry(1, chapter["id"], " ".join(chapter.h1.get_text().split())))
         for heading in chapter.find_all("h2"):
-            if heading.parent.get("id"):
-                found.append(Entry(2, heading.parent["id"], " ".join(heading.get_text().split())))
+            if heading.get("id"):
+                found.append(Entry(2, heading["id"], " ".join(heading.get_text().split())))
     return found
 
 
@@ -120,8 +145,11 @@ def one_document(root: Path, html: Path, site: str, style: str) -> tuple[str, li
     names = pages(root)
     numbers = {page: number for number, page in enumerate(names)}
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-    first = BeautifulSoup((html / f"{names[0]}.html").read_text(encoding="utf-8"), "html.parser")
-    chapters = [article(html, page, numbers, site) for page in names]
+    soups = {page: BeautifulSoup((html / f"{page}.html").read_text(encoding="utf-8"), "html.parser") for page in names}
+    updated = soups[names[0]].select_one('meta[name="docbuild:last-update"]')
+    # each once: what is the same on all pages, and what only one of them needs
+    parts = {str(part): part for page in names for part in styles(soups[page], page)}
+    chapters = [article(soups[page], page, numbers, site) for page in names]
 
     soup = BeautifulSoup('<!DOCTYPE html><html lang="en"><head></head><body></body></html>', "html.parser")
     soup.html["data-theme"] = soup.html["data-mode"] = "light"
@@ -129,19 +157,11 @@ def one_document(root: Path, html: Path, site: str, style: str) -> tuple[str, li
     head.append(soup.new_tag("meta", charset="utf-8"))
     head.append(soup.new_tag("title"))
     head.title.string = config["title"]
-    for part in first.head.find_all(["link", "style", "script"]):
-        address = part.get("src") or part.get("href") or ""
-        mathjax = "mathjax" in (address + part.get_text()).lower()
-        if part.name == "style" or "stylesheet" in part.get("rel", []) or part.name == "script" and mathjax:
-            for key in ("src", "href"):
-                if part.get(key):
-                    part[key] = posixpath.normpath(posixpath.join(posixpath.dirname(names[0]), part[key]))
-            head.append(part)
+    head.extend(parts.values())
     own = soup.new_tag("style")
     own.string = style + "\n" + running_heads(chapters)
     head.append(own)
 
-    updated = first.select_one('meta[name="docbuild:last-update"]')
     cover = soup.new_tag("div", attrs={"class": "print-cover"})
     for kind, text in (
         ("title", config["title"]),
