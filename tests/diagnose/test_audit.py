@@ -96,6 +96,17 @@ def test_a_scheduler_or_a_function_once_an_epoch():
     assert by_epoch.table["remaining"][0] == pytest.approx(left, rel=1e-12)
 
 
+def test_parameters_that_a_scheduler_holds_are_not_copied():
+    class Heavy(nn.Parameter):
+        def __deepcopy__(self, memo):
+            raise MemoryError
+
+    optimizer = torch.optim.AdamW([Heavy(torch.ones(2, 2))], lr=1e-2, weight_decay=1.0)
+    schedule = lr_scheduler.StepLR(optimizer, 10, 0.5)
+    schedule.held = optimizer.param_groups[0]["params"]
+    assert audit(optimizer, steps=20, schedule=schedule).table["timescales_in_run"][0] == pytest.approx(0.15)
+
+
 def test_factors_are_of_the_rate_that_a_scheduler_has_stored():
     optimizer = torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0)
     lr_scheduler.LambdaLR(optimizer, lambda t: t / 10)  # which has set the rate to 0 by now

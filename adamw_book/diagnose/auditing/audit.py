@@ -51,7 +51,9 @@ class Audit:
 
     def _repr_html_(self) -> str:
         """For a notebook: the same table and findings, in the page's own colours."""
-        table = self.table[SHOWN].rename(columns=lambda name: name.replace("_", " "))
+        table = self.table[SHOWN].rename(
+            columns={"remaining": "left"} | {name: name.replace("_", " ") for name in SHOWN[:-1]}
+        )
         lines = [table.to_html(index=False, border=0, justify="left", float_format="{:.3g}".format)]
         for finding in self.findings:
             fix = f"<pre>{escape(finding.fix)}</pre>" if finding.fix else ""
