@@ -86,12 +86,25 @@ def test_a_scheduler_is_followed_on_a_copy_and_nothing_is_touched(make, kind, be
     assert row(found, "matrix")["remaining"] == pytest.approx(left, rel=1e-9)
 
 
-def test_a_scheduler_once_an_epoch():
+def test_a_scheduler_or_a_function_once_an_epoch():
     optimizer = torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0)
     scheduler = lr_scheduler.StepLR(optimizer, 1, 0.5)
     found = audit(optimizer, steps=30, schedule=scheduler, schedule_interval=10)
     left = 0.99**10 * 0.995**10 * 0.9975**10
     assert found.table["remaining"][0] == pytest.approx(left, rel=1e-12)
+    by_epoch = audit(optimizer, steps=30, schedule=lambda epoch: 0.5**epoch, schedule_interval=10)
+    assert by_epoch.table["remaining"][0] == pytest.approx(left, rel=1e-12)
+
+
+def test_parameters_that_a_scheduler_holds_are_not_copied():
+    class Heavy(nn.Parameter):
+        def __deepcopy__(self, memo):
+            raise MemoryError
+
+    optimizer = torch.optim.AdamW([Heavy(torch.ones(2, 2))], lr=1e-2, weight_decay=1.0)
+    schedule = lr_scheduler.StepLR(optimizer, 10, 0.5)
+    schedule.held = optimizer.param_groups[0]["params"]
+    assert audit(optimizer, steps=20, schedule=schedule).table["timescales_in_run"][0] == pytest.approx(0.15)
 
 
 def test_factors_are_of_the_rate_that_a_scheduler_has_stored():

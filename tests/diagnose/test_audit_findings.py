@@ -284,6 +284,12 @@ def test_a_tied_tensor_is_decayed_once_a_step():
     torch.testing.assert_close(model.head.weight.detach(), start * 0.99)
 
 
+def test_a_module_under_two_names_is_tied_too():
+    layer = nn.Linear(4, 4)
+    model = nn.ModuleDict({"first": layer, "second": layer})
+    assert "tied" in codes(audit(torch.optim.AdamW(model.parameters(), lr=1e-2), model, 1000))
+
+
 @shows("schedule_unfinished", "rate_rises_again")
 def test_a_weight_of_noise_ends_wide_where_the_rate_has_not_come_down_or_is_up_again():
     ends = {}

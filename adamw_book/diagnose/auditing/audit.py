@@ -51,7 +51,8 @@ class Audit:
 
     def _repr_html_(self) -> str:
         """For a notebook: the same table and findings, in the page's own colours."""
-        table = self.table[SHOWN].rename(columns=lambda name: name.replace("_", " "))
+        short = {"weight_decay": "weight decay", "timescale_steps": "1/(ηλ)", "remaining": "left"}
+        table = self.table[SHOWN].rename(columns=short)
         lines = [table.to_html(index=False, border=0, justify="left", float_format="{:.3g}".format)]
         for finding in self.findings:
             fix = f"<pre>{escape(finding.fix)}</pre>" if finding.fix else ""
