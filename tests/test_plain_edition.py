@@ -143,13 +143,15 @@ def test_roles_become_words_and_links(book: Book):
         "[[Loshchilov and Hutter, 2019](#ref-loshchilov2019decoupled)]"
     )
     assert there.code("'{cite:t}`mosbach2021on`'") == "'Mosbach *et al.* [2021]'"
+    assert there.markdown("{term}`decay`, {index}`noise <single: floor>`") == "decay, noise"
+    assert there.code("f'`{this}` or `{that}`'") == "f'`{this}` or `{that}`'"
     assert there.cited == {"loshchilov2019decoupled", "mosbach2021on"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{index}`decay`", r"chapters/preface: the plain edition .* knows no role \{index\}"),
+        ("{abbr}`SGD`", r"chapters/preface: the plain edition .* knows no role \{abbr\}"),
         ("```{video} x.mp4\n```", r"knows no directive \{video\}"),
         ("{ref}`sec-nowhere`", "names a label that no page has: 'sec-nowhere'"),
         ("{cite:p}`nobody1900`", "not in the bibliography: 'nobody1900'"),

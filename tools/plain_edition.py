@@ -9,6 +9,7 @@ branch of its own, to which the pages' Colab buttons lead (_ext/launch_buttons.p
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shutil
 import textwrap
@@ -40,7 +41,7 @@ class Origin:
 
 def setup_code(origin: Origin) -> str:
     """The code of the first cell, which finds or fetches the package that the notebook was made with."""
-    given = ", ".join(f'"{value}"' for value in (origin.repository, origin.branch, origin.commit))
+    given = ", ".join(json.dumps(value) for value in (origin.repository, origin.branch, origin.commit))
     code, count = re.subn(r'(?<=COMMIT = )"", "", ""', lambda _: given, SETUP.read_text(encoding="utf-8"))
     if count != 1:
         raise ValueError(f"{SETUP.name} must set REPOSITORY, BRANCH and COMMIT once, not {count} times")

@@ -22,7 +22,8 @@ from pybtex.plugin import find_plugin
 
 FENCE = re.compile(r"(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\} *(?P<argument>.*)")
 ROLE = re.compile(r"\{(?P<name>[a-z][\w:-]*)\}`(?P<text>[^`]+)`")
-ROLE_IN_CODE = re.compile(r"\{?\{(?P<name>[a-z][\w:-]*)\}\}?`(?P<text>[^`{}]+)`")  # doubled in an f-string
+# In code, braces may be doubled (an f-string), and what is no role may look like one: f"`{this}` or `{that}`".
+ROLE_IN_CODE = re.compile(r"\{?\{(?P<name>cite:[pt]|doc|ref|eq|numref|term|index)\}\}?`(?P<text>[^`{}]+)`")
 CHAPTER = re.compile(r'"\.\./(?P<name>\{\w+\})\.(?:ipynb|html)"')
 LINK = re.compile(r'(?P<before>\]\(|href=")\.\./(?P<name>[\w/]+)\.(?:ipynb|html)')
 EQUATION = re.compile(r"\$\$(?P<body>.+?)\$\$(?: *\((?P<label>[\w-]+)\))?", re.DOTALL)
@@ -124,18 +125,18 @@ class Translator:
         """The code of a cell; roles in the sentences that it computes become words and links, and so do addresses of
         chapters (`"../{chapter}.ipynb"`)."""
         if self.site:
-            text = CHAPTER.sub(
-                lambda found: f'"{self.site}/{posixpath.dirname(posixpath.dirname(self.page))}/{found["name"]}.html"',
-                text,
-            )
+            text = CHAPTER.sub(lambda found: f'"{self.url(self._beside(found["name"]))}"', text)
         return ROLE_IN_CODE.sub(lambda found: self._role(found["name"], found["text"], here=False), text)
 
     def output(self, text: str) -> str:
         """What a cell showed, in Markdown or HTML; links to other chapters lead to their pages."""
         if self.site:
-            above = f"{self.site}/{posixpath.dirname(posixpath.dirname(self.page))}"
-            text = LINK.sub(lambda found: f"{found['before']}{above}/{found['name']}.html", text)
+            text = LINK.sub(lambda found: found["before"] + self.url(self._beside(found["name"])), text)
         return ROLE.sub(lambda found: self._role(found["name"], found["text"], here=False), text)
+
+    def _beside(self, name: str) -> str:
+        """The page that `../name` leads to from this one."""
+        return posixpath.normpath(posixpath.join(posixpath.dirname(self.page), "..", name))
 
     def _equation(self, found: re.Match) -> str:
         if not found["label"]:
@@ -153,6 +154,8 @@ class Translator:
         if name == "doc":
             page = label.removeprefix("/")
             return self._link(words or self.book.titles[page], self.url(page))
+        if name in ("term", "index"):
+            return words or text
         if name in ("ref", "eq", "numref"):
             if label not in self.book.places:
                 raise ValueError(f"{self.page}: {{{name}}} names a label that no page has: {label!r}")
@@ -205,7 +208,7 @@ class Translator:
             flush()
             if opening["name"] in ("solution-start", "solution-end"):
                 solution(opening["name"] == "solution-start")
-            else:
+            elif opening["name"] != "index":
                 emit(self._directive(opening["name"], opening["argument"], body))
         flush()
 
