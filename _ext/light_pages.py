@@ -129,9 +129,9 @@ def name_by_content(soup: BeautifulSoup, root: str, outdir: Path) -> None:
         (script, "src") for script in soup.select("script[src]")
     ]:
         path = urlsplit(asset[key]).path
-        file = outdir / path.removeprefix(root)
-        if path.startswith(f"{root}_static") and file.is_file():
-            asset[key] = f"{path}?v={hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+        file = path.removeprefix(root)
+        if file.startswith("_static/") and (outdir / file).is_file():
+            asset[key] = f"{path}?v={hashlib.sha256((outdir / file).read_bytes()).hexdigest()[:8]}"
 
 
 def lighten(static: Path) -> None:

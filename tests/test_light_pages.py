@@ -191,6 +191,9 @@ def test_an_address_changes_with_the_content(tmp_path: Path):
     first, second, third = addresses
     assert re.fullmatch(r"\.\./_static/a\.css\?v=[0-9a-f]{8}", first[0]) and first == third != second
     assert first[1:] == second[1:] == ["../_static/none.css", "a.css"]
+    at_the_root = parsed('<script src="_static/a.css"></script>')
+    light_pages.name_by_content(at_the_root, "./", tmp_path)
+    assert re.fullmatch(r"_static/a\.css\?v=[0-9a-f]{8}", at_the_root.script["src"])
 
 
 # ---- The pages of the package

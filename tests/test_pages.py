@@ -18,8 +18,9 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
-from bs4 import BeautifulSoup
 from contents import pages, source
+
+bs4 = pytest.importorskip("bs4", reason="the book's tools are not installed: pip install -r requirements.txt")
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -307,7 +308,7 @@ def test_a_page_loads_nothing_from_elsewhere(html: Path, page: str):
 @pytest.mark.parametrize("page", [*PAGES, "genindex", "search"])
 def test_what_is_written_of_a_page_is_clean(html: Path, page: str):
     """What needs no browser to be seen."""
-    soup = BeautifulSoup((html / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
+    soup = bs4.BeautifulSoup((html / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
     ids = [element["id"] for element in soup.find_all(id=True)]
     files = [asset.get("href") or asset.get("src") for asset in soup.select("link[rel=stylesheet], script[src]")]
     figures = soup.select("article img[src$='.svg']")
