@@ -1,57 +1,83 @@
-"""Docstrings of the package as reStructuredText, for the page of its API.
-
-They are written to be read as they stand: `name: what it is` for an argument, a line's rest indented or not, names in
-backticks, roles to places that have no page. Here each such argument becomes an item of a list, and names are set as
-code. Sections of Google's form are left to Napoleon.
-"""
+"""The pages of the package's public parts: docstrings as the package writes them, made what autodoc understands, and
+links to these pages from where a chapter first uses one of them."""
 
 from __future__ import annotations
 
 import inspect
 import re
 
-ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):`~?([^`]+)`")
-NAME = re.compile(r"(?<![`:\w])`([^`]+)`(?!`)")
-ARGUMENT = re.compile(r"(\w+(?:, \w+)*): ")
+from bs4 import BeautifulSoup, Tag
 
 
-def as_code(line: str) -> str:
-    """A line with its roles and its names in single backticks set as code."""
-    return NAME.sub(r"``\1``", ROLE.sub(r"``\1``", line))
-
-
-def as_list(lines: list[str], arguments: set[str]) -> list[str]:
-    """The lines of a docstring with each paragraph that begins with the name of one of the `arguments`, or of several,
-    as an item of a list."""
-    found, inside = [], False
+def fields_of(lines: list[str], names: set[str]) -> list[str]:
+    """A docstring whose paragraphs `name: what it is` have become fields, where `name` (or each of `one, two`) is one
+    of `names`, the arguments or attributes. What is indented below belongs to the field."""
+    found: list[str] = []
     for line in lines:
-        named = ARGUMENT.match(line)
-        if named and set(named[1].split(", ")) <= arguments:
-            found += ["", f"* **{named[1]}**: {line[named.end() :]}"]
-            inside = True
-        else:
-            inside = inside and bool(line.strip())
-            found.append(f"  {line.strip()}" if inside else line)
+        begins = re.match(r"(\w+(?:, \w+)*): (?=\S)", line)
+        if begins and set(begins[1].split(", ")) <= names:
+            if found and found[-1] and not found[-1].startswith((":", " ")):
+                found.append("")
+            line = f":param {begins[1]}: {line[begins.end() :]}"
+        elif found and found[-1].startswith((":param", " ")) and line and not line.startswith(" "):
+            found.append("")
+        found.append(line)
     return found
 
 
-def arguments_of(thing) -> set[str]:
-    """The names of the arguments of a function or a class; none where it has no signature."""
-    try:
-        return set(inspect.signature(thing).parameters)
-    except (TypeError, ValueError):
-        return set()
+def _process(app, what, name, thing, options, lines: list[str]) -> None:
+    if what in ("class", "function", "method"):
+        try:
+            names = set(inspect.signature(thing).parameters) | set(getattr(thing, "__annotations__", {}))
+        except (TypeError, ValueError):
+            return
+        lines[:] = fields_of(lines, names)
 
 
-def process(app, what, name, thing, options, lines: list[str]) -> None:
-    plain = not any(line.startswith((".. ", "Args:", "Raises:")) for line in lines)
-    lines[:] = map(as_code, as_list(lines, arguments_of(thing)) if plain else lines)
+def imported(code: str) -> dict[str, str]:
+    """What the names that `code` imports from the package stand for: name → full name."""
+    found = {}
+    for module, names in re.findall(r"^from (adamw_book[\w.]*) import ([\w, ]+)$", code, re.MULTILINE):
+        for name in names.split(", "):
+            there, _, here = name.partition(" as ")
+            found[here or there] = f"{module}.{there}"
+    return found
 
 
-def setup(app) -> dict:
+def link(soup: BeautifulSoup, addresses: dict[str, str]) -> None:
+    """Make a link of the first use of each documented object (full name → address) in the page's code, its import not
+    counted, and of its full name in the text."""
+    blocks = soup.select("article .highlight pre")
+    names = imported("\n".join(block.get_text() for block in blocks))
+    to_do = dict(addresses)
+
+    def wrap(elements: list[Tag], full: str) -> None:
+        if address := to_do.pop(full, ""):
+            outer = elements[0].wrap(soup.new_tag("a", href=address, attrs={"class": "api"}))
+            for element in elements[1:]:
+                outer.append(element.extract())
+
+    for block in blocks:
+        importing = False
+        for token in block.select("span.n, span.kn, span.nn, span.w"):
+            if token.get_text() == "from":
+                importing = True
+            elif "\n" in str(token.previous_sibling) or "\n" in token.get_text():
+                importing = False
+            dot = token.previous_sibling
+            if importing or token["class"] != ["n"] or not isinstance(dot, Tag | str):
+                continue
+            if dot.get_text() != ".":
+                wrap([token], names.get(token.get_text(), ""))
+            elif isinstance(owner := dot.previous_sibling, Tag):
+                wrap([owner, dot, token], f"{names.get(owner.get_text(), '')}.{token.get_text()}")
+    for literal in soup.select("article code.literal"):
+        if not literal.find_parent(["a", "dt"]):
+            wrap([literal], literal.get_text().removesuffix("()"))
+
+
+def setup(app) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
-    app.connect("autodoc-process-docstring", process, priority=400)  # before Napoleon
-    app.config.autodoc_typehints = "none"  # the docstrings say what an argument is
-    app.config.autodoc_preserve_defaults = True
-    return {"parallel_read_safe": True}
+    app.connect("autodoc-process-docstring", _process)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,8 +13,10 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import api_pages
 import figures
 import icons
+import sphinx_exercise
 from accessible import mend
 from bs4 import BeautifulSoup, Tag
 from bs4.element import PreformattedString
@@ -62,6 +64,7 @@ class Templates(BuiltinTemplateLoader):
             figures.size(soup, self._figure)
         except (ValueError, OSError) as error:
             raise ExtensionError(f"{context['pagename']}: {error}") from error
+        api_pages.link(soup, self._documented(context["pagename"]))
         load_what_is_needed(soup)
         name_by_content(soup, context["content_root"], Path(self._builder.outdir))
         return str(soup)
@@ -78,6 +81,14 @@ class Templates(BuiltinTemplateLoader):
                 text.extract()
             place.append(Html(formula))
         soup.head.append(soup.new_tag("style", string=style))
+
+    def _documented(self, page: str) -> dict[str, str]:
+        """The full names of what has a place in the pages of the package, and the way there from `page`."""
+        return {
+            name: f"{self._builder.get_relative_uri(page, found.docname)}#{found.node_id}"
+            for name, found in self._builder.env.get_domain("py").objects.items()
+            if found.docname != page and found.objtype in ("class", "function", "data")
+        }
 
     def close(self) -> None:
         """Let go of MathJax."""
@@ -118,9 +129,9 @@ def name_by_content(soup: BeautifulSoup, root: str, outdir: Path) -> None:
         (script, "src") for script in soup.select("script[src]")
     ]:
         path = urlsplit(asset[key]).path
-        file = outdir / path.removeprefix(root)
-        if path.startswith(f"{root}_static") and file.is_file():
-            asset[key] = f"{path}?v={hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+        file = path.removeprefix(root)
+        if file.startswith("_static/") and (outdir / file).is_file():
+            asset[key] = f"{path}?v={hashlib.sha256((outdir / file).read_bytes()).hexdigest()[:8]}"
 
 
 def lighten(static: Path) -> None:
@@ -135,6 +146,8 @@ def lighten(static: Path) -> None:
     theme, basic = static / "styles" / "theme.css", (static / "basic.css").read_text(encoding="utf-8")
     theme.write_text(theme.read_text(encoding="utf-8").replace('@import "../basic.css";', basic), encoding="utf-8")
     copy_fonts(static / FONTS)
+    # Sphinx-exercise copies its style when the pages, which name it by its content, are written.
+    shutil.copy(Path(sphinx_exercise.__file__).parent / "assets" / "html" / "exercise.css", static)
     for pattern in PRUNED:
         for path in static.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,10 +1,13 @@
-// What scrolls by itself (code, tables, long formulas) can be reached with the keyboard: from when it is wider than its
+// What scrolls by itself (code, tables, long formulas) can be reached with the keyboard: from when it is larger than its
 // place, which for a folded solution is when it is opened.
 const SCROLLERS =
-  "pre, .math, .cell_output > .output, .text_html, .claim-card, .pst-scrollable-table-container, .table-wrapper";
+  "pre, .math, .cell_output > .output, .text_html, .claim-card, .claim-map, .pst-scrollable-table-container, .table-wrapper";
 const watch = new ResizeObserver((changes) => {
   for (const { target } of changes) {
-    const scrolls = target.scrollWidth > target.clientWidth && getComputedStyle(target).overflowX !== "visible";
+    const { overflowX, overflowY } = getComputedStyle(target);
+    const scrolls =
+      (target.scrollWidth > target.clientWidth && /auto|scroll/.test(overflowX)) ||
+      (target.scrollHeight > target.clientHeight && /auto|scroll/.test(overflowY));
     if (scrolls) target.tabIndex = 0;
     else if (target.tabIndex === 0) target.removeAttribute("tabindex");
   }

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from dependencies import Package, fingerprint, notebook_modules
-from formulas import Setter
 from launch_buttons import github_url, repository, site
 from moved_pages import redirect, write_moved
 from one_at_a_time import one_at_a_time
@@ -23,6 +22,7 @@ from serve import Server, serve
 nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
 pytest.importorskip("jupyter_book", reason="the book's tools are not installed: pip install -r requirements.txt")
 build_book = pytest.importorskip("build_book")
+formulas = pytest.importorskip("formulas")
 
 ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = "/srv/somewhere/book.git"  # as a clone of a folder has it
@@ -145,7 +145,7 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
     ):
         assert (static / carried).is_file() and words in (static / "licenses" / f"{license}.txt").read_text("utf-8")
     listed = (static / "licenses" / "README.txt").read_text(encoding="utf-8")
-    setter = Setter()
+    setter = formulas.Setter()
     assert f"MathJax {setter.version} " in listed
     setter.close()
     for script, name, before in (("bootstrap", "Bootstrap", " v"), ("fontawesome", "Font Awesome", " Free ")):

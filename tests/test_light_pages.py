@@ -13,12 +13,16 @@ pytest.importorskip("sphinx", reason="the book's tools are not installed: pip in
 pytest.importorskip("py_mini_racer", reason="the book's tools are not installed: pip install -r requirements.txt")
 
 import accessible
+import api_pages
 import figures
 import icons
 import light_pages
 from bs4 import BeautifulSoup
 from fontTools.ttLib import TTFont
 from formulas import FONTS, Setter
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 from sphinx.errors import ExtensionError
 
 
@@ -187,3 +191,41 @@ def test_an_address_changes_with_the_content(tmp_path: Path):
     first, second, third = addresses
     assert re.fullmatch(r"\.\./_static/a\.css\?v=[0-9a-f]{8}", first[0]) and first == third != second
     assert first[1:] == second[1:] == ["../_static/none.css", "a.css"]
+    at_the_root = parsed('<script src="_static/a.css"></script>')
+    light_pages.name_by_content(at_the_root, "./", tmp_path)
+    assert re.fullmatch(r"_static/a\.css\?v=[0-9a-f]{8}", at_the_root.script["src"])
+
+
+# ---- The pages of the package
+
+CODE = """from adamw_book import ensemble
+from adamw_book.task import Task as Job
+x = ensemble.train(Job(), Task, torch.Job)
+ensemble.train
+"""
+
+
+def test_the_first_use_of_a_public_object_leads_to_its_page():
+    prose = '<code class="literal">adamw_book.Audit()</code> <code class="literal">train</code>'
+    soup = parsed(f"<article><p>{prose}</p>{highlight(CODE, PythonLexer(), HtmlFormatter())}</article>")
+    text = soup.get_text()
+    addresses = {"adamw_book.ensemble.train": "e#t", "adamw_book.task.Task": "t#T", "adamw_book.Audit": "d#A"}
+    api_pages.link(soup, addresses)
+    links = [(link["href"], link.get_text()) for link in soup.select("a.api")]
+    assert links == [("d#A", "adamw_book.Audit()"), ("e#t", "ensemble.train"), ("t#T", "Job")]
+    assert soup.get_text() == text
+
+
+def test_arguments_that_a_docstring_explains_become_fields():
+    lines = ["Train.", "", "runs: the runs", "    of it.", "lr, decay: two.", "Note: not one.", "", "other: text"]
+    assert api_pages.fields_of(lines, {"runs", "lr", "decay"}) == [
+        "Train.",
+        "",
+        ":param runs: the runs",
+        "    of it.",
+        ":param lr, decay: two.",
+        "",
+        "Note: not one.",
+        "",
+        "other: text",
+    ]

@@ -19,10 +19,11 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
-from bs4 import BeautifulSoup
 from conftest import unavailable
 from contents import pages, source
 from plain_markdown import raw_constructs
+
+bs4 = pytest.importorskip("bs4", reason="the book's tools are not installed: pip install -r requirements.txt")
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -296,7 +297,7 @@ def test_the_notebook_beside_a_page_says_what_the_page_says(html: Path, page: st
 @pytest.mark.parametrize("page", [*PAGES, "genindex", "search"])
 def test_what_is_written_of_a_page_is_clean(html: Path, page: str):
     """What needs no browser to be seen."""
-    soup = BeautifulSoup((html / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
+    soup = bs4.BeautifulSoup((html / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
     ids = [element["id"] for element in soup.find_all(id=True)]
     files = [asset.get("href") or asset.get("src") for asset in soup.select("link[rel=stylesheet], script[src]")]
     figures = soup.select("article img[src$='.svg']")
