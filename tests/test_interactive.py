@@ -192,12 +192,15 @@ def agree(value: float, shown: str, expected: float) -> bool:
 
 def test_the_slider_picture_equals_the_closed_forms(page):
     """200 random settings: every number of the table to four digits, every curve to four digits of its size."""
+    for panel in page.locator(".movable-weights .panel").all():
+        ticks = [text for text in panel.locator("text").all_text_contents() if text.startswith("1")]
+        assert ticks == ["1", "10¹", "10²", "10³", "10⁴", "10⁵", "10⁻⁶", "10⁻⁴", "10⁻²", "1", "10²"]
     draw = np.random.default_rng(0)
     positions = [{name: int(draw.integers(len(values_of(name)))) for name in RANGES} for _ in range(200)]
     found = page.evaluate(
         f"""(positions) => {{
           const root = document.querySelector(".movable-weights"), decoded = {DECODED};
-          return positions.map((setting) => {{
+          return JSON.stringify(positions.map((setting) => {{  // as text: it is much
             for (const [name, position] of Object.entries(setting)) {{
               const input = root.querySelector(`input[name=${{name}}]`);
               input.value = position;
@@ -208,12 +211,12 @@ def test_the_slider_picture_equals_the_closed_forms(page):
             const curves = Object.fromEntries([...root.querySelectorAll(".panel")].map((svg) =>
               [svg.dataset.kind, decoded(svg, [[0, 5], [-6, 2]])]));
             return {{ cells, curves, remark: root.querySelector(".remark").textContent }};
-          }});
+          }}));
         }}""",
         positions,
     )
     inside, rough = 0, 0
-    for setting, shown in zip(positions, found, strict=True):
+    for setting, shown in zip(positions, json.loads(found), strict=True):
         values = {name: values_of(name)[position] for name, position in setting.items()}
         end, curves = at_rest(**values), paths(**values)
         when = arrivals(values["lr"], values["weight_decay"], values["l2"])
@@ -304,12 +307,12 @@ def test_the_marks_of_a_record_stand_at_its_means(page, table):
 FILL = """
 (settings) => {
   const root = document.querySelector(".movable-calculator"), form = root.querySelector("form");
-  return settings.map((texts) => {
+  return JSON.stringify(settings.map((texts) => {
     for (const [name, text] of Object.entries(texts)) form.elements[name].value = text;
     form.requestSubmit();
     const cells = Object.fromEntries([...root.querySelectorAll("tr[data-key]")].map((row) => {
       const number = row.querySelector("data");
-      return [row.dataset.key, number ? [Number(number.value), number.textContent] : row.cells[1].textContent];
+      return [row.dataset.key, number ? [number.value, number.textContent] : row.cells[1].textContent];
     }));
     const fields = [...form.elements], said = (e) => document.getElementById(e.getAttribute("aria-describedby"));
     const findings = [...root.querySelectorAll(".findings li")].map((item) =>
@@ -318,14 +321,18 @@ FILL = """
     const invalid = fields.filter((e) => e.getAttribute("aria-invalid") === "true").map((e) => e.name);
     const curve = (DECODED)(root.querySelector(".panel"), [[0, 1], [0, 1]]).AdamW;
     return { cells, findings, wrong, invalid, curve };
-  });
+  }));
 }
 """.replace("DECODED", DECODED)
 
 
 def filled(page, *settings: dict) -> list[dict]:
     texts = [{name: "" if value is None else str(value) for name, value in setting.items()} for setting in settings]
-    return page.evaluate(FILL, texts)
+    found = json.loads(page.evaluate(FILL, texts))
+    for shown in found:
+        numbers = {key: (float(cell[0]), cell[1]) for key, cell in shown["cells"].items() if cell != "–"}
+        shown["cells"] |= numbers
+    return found
 
 
 def settings_of(draw: np.random.Generator) -> dict:
