@@ -21,6 +21,7 @@ NARROW = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int8", "uint8"
 # All are far from their usual values, so that each question has a large answer, in bfloat16, too.
 PROBING = {"lr": 0.5, "weight_decay": 0.5, "betas": (0.6, 0.9), "eps": 0.02}
 SHAPE = (4, 4)
+NOT_FINITE = "its step makes weights that are not finite of finite weights and gradients"
 
 
 class CouldNotRun(RuntimeError):
@@ -222,7 +223,7 @@ class Box:
             if g is not None and (p.grad is None or not torch.equal(p.grad, g)):
                 self.writes_gradients = True
             if not p.isfinite().all():
-                raise CouldNotRun("its step makes weights that are not finite of finite weights and gradients")
+                raise CouldNotRun(NOT_FINITE)
 
 
 def open_box(make: Callable, keywords: dict, dtype: torch.dtype | None = None, device: str = "cpu") -> Box:

@@ -137,11 +137,11 @@ class Asked:
         sized = effect(rule, situation, forgets, self.usual) if rule else {}
         self.findings.append(difference(code, sized, situation, **values))
 
-    def driven(self, code: str, tiles: int = 1, **values) -> None:
+    def driven(self, code: str, times: int = 1, **values) -> None:
         """Add a finding that no rule describes: its effect is that of all differences, as the optimizer shows it."""
-        if tiles not in self.driven_effects:
-            self.driven_effects[tiles] = measured(self.box, tiles, **dict(self.usual))
-        self.findings.append(difference(code, self.driven_effects[tiles], "all", **values))
+        if times not in self.driven_effects:
+            self.driven_effects[times] = measured(self.box, times, **dict(self.usual))
+        self.findings.append(difference(code, self.driven_effects[times], "all", **values))
 
     def step(self) -> Step:
         step = step_of(self.box)
@@ -293,7 +293,7 @@ class Asked:
         if cast and {*self.box.state_dtypes, *state.loaded} & {*NARROW}:
             self.found("state_cast", before=shown, after=" and ".join(state.loaded))
         if state.error > self.box.tolerance and rule:
-            self.driven("state_coarse", tiles=32, off=percent(state.error))
+            self.driven("state_coarse", times=32, off=percent(state.error))
         return f"{shown}, for weights in {own}"
 
     def whole(self, rule: Rule) -> str:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .box import Box, CouldNotRun, differ
+from .box import NOT_FINITE, Box, CouldNotRun, differ
 from .rule import Rule, simulate
 
 STEPS = (100, 10_000)
@@ -77,9 +77,10 @@ def _one(rule: Rule, situation: str, forgets: str, usual: dict, steps: int) -> f
     return differ(simulate(rule, start, given, **found)[-1], simulate(Rule(), start, given, **wanted)[-1])
 
 
-def measured(box: Box, tiles: int = 1, **usual) -> dict[int, float]:
+def measured(box: Box, times: int = 1, **usual) -> dict[int, float]:
     """The same, of the optimizer itself: what no rule describes is driven, for as many steps as its pace allows.
-    tiles: how often the 256 weights stand in the tensor."""
+    times: how often each of the 256 weights stands in the tensor, side by side, so that neighbours get gradients of
+    similar sizes. inf where the weights do not stay finite."""
     usual, found = USUAL | usual, {}
     start, given = stream(STEPS[-1])
     reference = simulate(Rule(), start, given, **box.in_force(**usual) | {"weight_decay": usual["weight_decay"]})
@@ -89,10 +90,12 @@ def measured(box: Box, tiles: int = 1, **usual) -> dict[int, float]:
             break
         clock = time.perf_counter()
         try:
-            shown = [[lambda _, g=g: np.tile(g, tiles)] for g in given[:steps]]  # one at a time in memory
-            [path] = box.drive([np.tile(start, tiles)], shown, last=True, **usual)
-        except CouldNotRun:
+            shown = [[lambda _, g=g: np.repeat(g, times)] for g in given[:steps]]  # one at a time in memory
+            [path] = box.drive([np.repeat(start, times)], shown, last=True, **usual)
+        except CouldNotRun as error:
+            if NOT_FINITE in str(error):
+                found[steps] = np.inf
             break
-        found[steps] = differ(path[-1], np.tile(reference[steps], tiles))
+        found[steps] = differ(path[-1], np.repeat(reference[steps], times))
         pace = (time.perf_counter() - clock) / steps
     return found
