@@ -24,10 +24,12 @@ def plain(tex: str) -> str:
     text = re.sub(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
 
     def command(match: re.Match) -> str:
-        name = match[1]
-        return SYMBOLS.get(name) or (f" {name} " if name in FUNCTIONS else "")
+        name, symbol = match[1], SYMBOLS.get(match[1], "")
+        if symbol:
+            return symbol + match[2] * (not symbol.isalpha())  # the space after a relation is seen
+        return f" {name} " if name in FUNCTIONS else ""
 
-    text = re.sub(r"\\([A-Za-z]+) ?", command, text)
+    text = re.sub(r"\\([A-Za-z]+)( ?)", command, text)
     text = re.sub(r"_\{?(\d+)\}?", lambda match: match[1].translate(INDICES), text)
     text = re.sub(r"\\\\|\\[,;:! ]|[&~]", " ", text)
     return " ".join(re.sub(r"[\\{}$^_]", "", text).split())

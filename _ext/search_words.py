@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from docutils import nodes
 from plain_math import plain
-from sphinx.search import WordCollector
+from sphinx.search import IndexBuilder, WordStore
 
-_visit = WordCollector.dispatch_visit
+_collect = IndexBuilder._word_collector
 
 
-def _symbols(self: WordCollector, node: nodes.Node) -> None:
-    if isinstance(node, nodes.math | nodes.math_block):
-        self.found_words.extend(self.lang.split(plain(node.astext())))
-        raise nodes.SkipNode
-    _visit(self, node)
+def symbols(tex: str) -> str:
+    """A formula as words for the index: its text, and each of its symbols by itself, such as λ in "ηλ"."""
+    text = plain(tex)
+    return " ".join([text, *(symbol for symbol in text if symbol.isalpha() and not symbol.isascii())])
+
+
+def words(self: IndexBuilder, doctree: nodes.document) -> WordStore:
+    """The words of a page, its formulas read as symbols."""
+    read = doctree.deepcopy()
+    for formula in list(read.findall(lambda node: isinstance(node, nodes.math | nodes.math_block))):
+        formula.replace_self(nodes.inline("", symbols(formula.astext())))
+    return _collect(self, read)
 
 
 def setup(app) -> dict[str, bool]:
-    WordCollector.dispatch_visit = _symbols  # Sphinx has no setting for it
+    IndexBuilder._word_collector = words  # Sphinx has no setting for it
     return {"parallel_read_safe": True, "parallel_write_safe": True}

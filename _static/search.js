@@ -19,7 +19,13 @@
     return text.length > 60 || /\\begin/.test(tex) ? "…" : text;
   };
 
-  if (typeof Search !== "undefined") {
+  /* What a formula says, whether it is set already or not */
+  const said = (formula) => {
+    const read = formula.querySelector("mjx-assistive-mml");
+    return read ? read.textContent : plain(formula.textContent);
+  };
+
+  const improve = () => {
     const parse = Search._parseQuery;
     Search._parseQuery = (query) => {
       const parsed = parse(query);
@@ -35,13 +41,13 @@
       const article = page.querySelector("article.bd-article") ?? page.querySelector("main") ?? page.body;
       const part = (anchor && page.getElementById(anchor.slice(1))) || article;
       part.querySelectorAll(HIDDEN).forEach((element) => element.remove());
-      for (const formula of part.querySelectorAll(".math")) {
-        const read = formula.querySelector("mjx-assistive-mml");
-        formula.textContent = read ? read.textContent : plain(formula.textContent);
-      }
+      part.querySelectorAll(".math").forEach((formula) => (formula.textContent = said(formula)));
       return part.textContent.replace(/\s+/g, " ").trim();
     };
-  }
+  };
+  /* Whichever of the two scripts comes first, before the search begins */
+  if (typeof Search !== "undefined") improve();
+  else document.addEventListener("DOMContentLoaded", () => typeof Search !== "undefined" && improve());
 
   /* Marks the words that a search has led here with, opens what hides the first of them, and goes to it. */
   const mark = () => {
@@ -67,6 +73,8 @@
       });
       text.replaceWith(...parts);
     }
+    for (const formula of article.querySelectorAll(".math"))
+      if (words.some((word) => new RegExp(word, "iu").test(said(formula)))) formula.classList.add("highlighted");
     const seen = (e) => e.checkVisibility();
     const all = [...article.querySelectorAll(".highlighted")];
     const first = all.find(seen) ?? all[0];
@@ -76,6 +84,7 @@
   if (typeof SphinxHighlight !== "undefined") SphinxHighlight.highlightSearchWords = mark;
   document.addEventListener("DOMContentLoaded", mark);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && typeof SphinxHighlight !== "undefined") SphinxHighlight.hideSearchWords();
+    if (event.key !== "Escape") return;
+    document.querySelectorAll(".highlighted").forEach((element) => element.classList.remove("highlighted"));
   });
 })();

@@ -16,6 +16,8 @@ import pytest
 from dependencies import Package, fingerprint, notebook_modules
 from launch_buttons import github_url, repository, site
 from moved_pages import redirect, write_moved
+from offer_pdf import NAME as NAME_OF_PDF
+from offer_pdf import RECORD, digest
 from one_at_a_time import one_at_a_time
 from serve import Server, serve
 
@@ -52,7 +54,9 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "_config.yml").write_text(moved, encoding="utf-8")
     chapters = root / "chapters"
     write_notebook(
-        chapters / "one.ipynb", "One\n\nA weight $w^2$.", "from adamw_book.apple import weigh\nprint('apple:', weigh())"
+        chapters / "one.ipynb",
+        "One\n\nWhat is weighed here, and $\\lambda$. A weight $w^2$.",
+        "from adamw_book.apple import weigh\nprint('apple:', weigh())",
     )
     write_notebook(chapters / "two.ipynb", "Two", "import adamw_book.pear as pear\nprint('pear:', pear.weigh())")
     (chapters / "references.bib").touch()
@@ -120,8 +124,12 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
     assert status == 0, output
     assert executed(output) == ["chapters/one", "chapters/two"]
     assert "apple: light" in page(book, "one") and "pear: green" in page(book, "two")
-    # The origin is a folder: no Colab button, and no word of that folder.
+    html = book / "_build" / "html"
+    # The origin is a folder: no Colab button, and no word of that folder; no address that nobody knows.
     assert "colab" not in page(book, "one") and ORIGIN not in page(book, "one")
+    assert not re.search(r"canonical|og:|/issues|/edit/|book\.pdf", page(book, "one").replace("moved", ""))
+    assert not (html / "sitemap.xml").exists() and not (html / "404.html").exists()
+    assert '<meta name="description" content="What is weighed here, and λ." />' in page(book, "one")
     # A page that has moved is found at its old address; one that leads nowhere is not written.
     assert 'content="0; url=../two.html"' in page(book, "old/second")
     assert not (book / "_build" / "html" / "chapters" / "gone.html").exists()
@@ -152,14 +160,22 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
         said = (static / "scripts" / f"{script}.js.LICENSE.txt").read_text(encoding="utf-8")
         assert f"{name} {re.search(rf'{name}{before}([0-9.]+)', said)[1]} " in listed
 
-    # Unchanged: nothing is executed.
+    # Unchanged: nothing is executed, and no page changes.
+    before = {path: path.read_bytes() for path in html.rglob("*") if path.is_file()}
     status, output = build(book)
     assert status == 0, output
     assert executed(output) == []
     assert shared_files(book) == shared
+    assert [p.name for p in html.rglob("*") if p.is_file() and before.get(p) != p.read_bytes()] == []
+
+    # A PDF of these pages is offered on them; one of other pages is not.
+    (html / NAME_OF_PDF).write_bytes(b"%PDF")
+    (built := book / "_build").joinpath(RECORD).write_text(digest(book, html))
+    assert build(book)[0] == 0 and 'href="../book.pdf"' in page(book, "one")
+    (built / RECORD).write_text("of other pages")
+    assert build(book)[0] == 0 and "book.pdf" not in page(book, "one") and not (html / NAME_OF_PDF).exists()
 
     # Damaged results of earlier builds: as if there were none.
-    built = book / "_build"
     (built / "executions.json").write_text((built / "executions.json").read_text()[:-9])
     (built / ".jupyter_cache" / "global.db").write_text("no database")
     for name in (".doctrees", "html"):
@@ -206,6 +222,25 @@ def test_a_book_from_nothing_to_a_second_edition(book: Path):
     alone = nbformat.read(book / "_build" / "html" / "notebooks" / "chapters" / "two.ipynb", as_version=4)
     assert 'REPOSITORY, BRANCH, COMMIT = "https://github.com/someone/a-book", "main", ' in alone.cells[1].source
     assert "(https://someone.github.io/a-book/chapters/two.html)" in alone.cells[0].source
+    # … and links for answers; the publisher's own address makes the site known.
+    assert "https://github.com/someone/a-book/issues/new" in page(book, "one")
+    assert "https://github.com/someone/a-book/edit/main/chapters/one.ipynb" in page(book, "one")
+    address = "https://example.org/b/"
+    assert build(book, **published, BOOK_SITE_URL=address)[0] == 0
+    for tag in (
+        f'<link href="{address}chapters/one.html" rel="canonical"',
+        f'content="{address}_static/readme_heatmap.png" property="og:image"',
+    ):
+        assert all(part in page(book, "one") for part in tag.split()), tag
+    assert f"<loc>{address}chapters/two.html</loc>" in (html / "sitemap.xml").read_text()
+    assert (html / "404.html").exists() and (html / "_static" / "readme_heatmap.png").exists()
+
+    # A chapter over its budget fails.
+    budget = (book / "tools" / "build_book.py").read_text(encoding="utf-8")
+    (book / "tools" / "build_book.py").write_text(budget.replace("BUDGET = 270", "BUDGET = 0.01"), encoding="utf-8")
+    status, output = build(book, **published)
+    assert status == 1 and "took more than the 0.01 CPU seconds that one may take: chapters/one" in output
+    (book / "tools" / "build_book.py").write_text(budget, encoding="utf-8")
 
     # A warning of Sphinx is an error, and stays one.
     write_notebook(book / "chapters" / "two.ipynb", "Two\n\n### A level too deep", "print(2)")
