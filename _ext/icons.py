@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -27,17 +28,26 @@ _OWN = re.compile(r"(\.(fa[srb]?|fa-[\w-]+|sr-only[\w-]*)(:not\([^)]*\))?)+(::?(
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every table
 
 
+@cache
+def _icons() -> tuple[TTFont, dict[str, str]]:
+    """The theme's font, and the glyph of each class, `fa-pencil` and its older name `fa-pencil-alt` alike."""
+    font = TTFont(FONT)
+    glyphs = font.getBestCmap()
+    rules = re.findall(r'([^{}]+:before)\{content:"\\([0-9a-f]{3,})"', (THEME / STYLE).read_text(encoding="utf-8"))
+    named = [(name, int(code, 16)) for selectors, code in rules for name in re.findall(r"fa-[\w-]+", selectors)]
+    return font, {name: glyphs[code] for name, code in named if code in glyphs}
+
+
 def draw(soup: BeautifulSoup) -> None:
     """Replace each `<i class="fa-solid fa-NAME">` by the drawing of that icon, with the classes and attributes of the
     former. Raises ExtensionError for an icon that the font lacks."""
-    font = None
     for icon in soup.select("i.fas, i.fa-solid"):
-        font = font or TTFont(FONT)
+        font, names = _icons()
         glyphs, metrics = font.getGlyphSet(), font["hhea"]
-        names = [name[3:] for name in icon["class"] if name[:3] == "fa-" and name[3:] in glyphs]
-        if len(names) != 1:
+        shown = [names[name] for name in icon["class"] if name in names]
+        if len(shown) != 1:
             raise ExtensionError(f"no icon of the theme's font is called {' '.join(icon['class'])!r}")
-        glyph, height = glyphs[names[0]], metrics.ascent - metrics.descent
+        glyph, height = glyphs[shown[0]], metrics.ascent - metrics.descent
         pen = SVGPathPen(glyphs)
         glyph.draw(TransformPen(pen, (1, 0, 0, -1, 0, metrics.ascent)))
         icon.name = "svg"

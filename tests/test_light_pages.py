@@ -85,6 +85,10 @@ def test_an_icon_becomes_its_drawing_and_keeps_its_attributes():
     icons.draw(soup)
     assert soup.select_one("svg.theme-switch.fa-lg.icon[data-mode=dark][aria-hidden=true] > path[d^=M]")
     assert soup.select_one("i.other")
+    new, old = parsed('<i class="fas fa-pencil"></i>'), parsed('<i class="fas fa-pencil-alt"></i>')
+    icons.draw(new)
+    icons.draw(old)
+    assert new.select_one("path")["d"] == old.select_one("path")["d"]
     with pytest.raises(ExtensionError, match="no icon .* 'fas fa-unicorn'"):
         icons.draw(parsed('<i class="fas fa-unicorn"></i>'))
 
