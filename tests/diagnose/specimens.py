@@ -64,3 +64,13 @@ class Capped(Deaf):
         for group in self.param_groups:
             for p in group["params"]:
                 p.data.mul_(1 - min(group["lr"] * group["weight_decay"], 1e-3))
+
+
+class Doubled(Deaf):
+    """Takes twice the share that AdamW takes, as the gradient of the squared norm without its half would."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.mul_(1 - 2 * group["lr"] * group["weight_decay"])
+        super().step()

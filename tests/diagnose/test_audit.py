@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from specimens import Capped, Deaf, LateAndCautious, Model, codes, groups, matrix
+from specimens import Capped, Deaf, Doubled, LateAndCautious, Model, codes, groups, matrix
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -140,6 +140,18 @@ def test_how_a_decay_acts_is_found_by_stepping(make, how: str):
     found = audit(make([matrix()]), steps=1000)
     assert found.table["decay"].tolist() == [how]
     assert ("coupled" in codes(found)) == (how == "coupled, adaptive")
+
+
+def test_a_share_that_is_not_lr_times_weight_decay_is_measured():
+    w = matrix()
+    optimizer = Doubled([w], lr=1e-2, weight_decay=0.5)
+    found = audit(optimizer, steps=20)
+    for _ in range(20):
+        w.grad = torch.zeros(2, 2)
+        optimizer.step()
+    assert found.table["decay"][0] == "decoupled"
+    assert found.table["remaining"][0] == pytest.approx(w[0, 0].item(), rel=1e-5)
+    assert found.table["timescale_steps"][0] == pytest.approx(100)
 
 
 def test_a_decay_that_ignores_lr():

@@ -150,6 +150,20 @@ def test_hugging_faces_trainer_records_each_step_of_its_optimizer(hugging_face):
     recorder.detach()
 
 
+def test_hugging_faces_trainer_takes_the_recorder_again_after_a_run_that_broke(hugging_face):
+    transformers = pytest.importorskip("transformers")
+
+    class Breaks(transformers.TrainerCallback):
+        def on_step_end(self, *args, **kwargs) -> None:
+            raise RuntimeError("out of memory")
+
+    recorder = DecayRecorder()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        hugging_face(16, [recorder.hugging_face(), Breaks()]).train()
+    hugging_face(16, [recorder.hugging_face()], max_steps=2).train()
+    assert recorder.table()["step"].unique().tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("examples", "arguments"),
     [
