@@ -1,7 +1,8 @@
 // What scrolls by itself (code, tables, long formulas) can be reached with the keyboard: from when it is larger than its
 // place, which for a folded solution is when it is opened.
 const SCROLLERS =
-  "pre, .math, .cell_output > .output, .text_html, .claim-card, .claim-map, .pst-scrollable-table-container, .table-wrapper";
+  "pre, .math, mjx-container, .cell_output > .output, .text_html, .claim-card, .claim-map, .table-wrapper, " +
+  ".pst-scrollable-table-container";
 const watch = new ResizeObserver((changes) => {
   for (const { target } of changes) {
     const { overflowX, overflowY } = getComputedStyle(target);
