@@ -273,6 +273,9 @@ def test_a_record_is_shown_as_it_is(page, table):
     means = own.groupby(["condition", "arm", "dose", "metric"])["value"]
     summary = pd.DataFrame({"mean": means.mean(), "se": means.sem()})["mean"].unstack()
     assert len(stops) == len(summary)
+    for condition, arm in {(stop["condition"], stop["arm"]) for stop in stops}:
+        order = [float(stop["at"]) for stop in stops if (stop["condition"], stop["arm"]) == (condition, arm)]
+        assert order == sorted(order)
     for stop in stops:
         arm, condition, dose = stop["arm"], stop["condition"], float(stop["at"])
         row = summary.loc[(condition, arm, dose)]
