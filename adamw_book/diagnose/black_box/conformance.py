@@ -244,11 +244,14 @@ class Asked:
             self.found("step_count_shared", Rule(), "late")
         elif found == "counts":
             self.found("step_count_per_parameter", Rule(), "several")
+        elif found == "late":
+            self.found("late_start")
         elif found == "something":
             self.found("parameters_mixed")
         return {
             "nothing": "have no influence", "count": "share a step count",
             "counts": "share a step count, each adds to it", "something": "change what a parameter does",
+            "late": "share something, which a late gradient meets",
         }[found]  # fmt: skip
 
     def groups(self) -> str:

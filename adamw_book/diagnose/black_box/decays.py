@@ -70,7 +70,7 @@ def decay_of(box: Box, step: Step) -> Decay:
         half, steps = _pair(box, given, **changed)
         halves.append(_share(kind, half[:-1] - half[1:] - steps, half[:-1], steps, given))
     powers = tuple(float(np.log2(share / one)) if one * share > 0 else np.nan for one in halves)
-    follows = _follows(box, kind, share, powers[0], given, moved)
+    follows = _follows(box, kind, powers[0], given, moved)
     unit = Rule(follows=follows).share(PROBING["lr"], PROBING["lr"], PROBING["weight_decay"])
     factor = share / unit
     return Decay(*kind, follows, 1.0 if abs(factor - 1) <= 2 * box.tolerance else factor, powers)
@@ -117,7 +117,7 @@ def _otherwise(box: Box, step: Step, path: np.ndarray, moved: np.ndarray, given:
     return Decay("unnamed")
 
 
-def _follows(box: Box, kind: tuple, share: float, power: float, given: np.ndarray, constant: np.ndarray) -> str:
+def _follows(box: Box, kind: tuple, power: float, given: np.ndarray, constant: np.ndarray) -> str:
     """What the shares follow while the rate is changed between the steps."""
     lrs = PROBING["lr"] * np.array([1, 0.5, 1, 0.25, 0.5, 0.75])
     shown = [[g] for g in given]
@@ -139,7 +139,8 @@ def _follows(box: Box, kind: tuple, share: float, power: float, given: np.ndarra
 
     def error(follows: str) -> float:
         course, expected = courses[follows]
-        return differ(share * course[seen], shares[seen]) + abs(expected - power)
+        like = shares[seen][0] / course[seen][0]
+        return differ(like * course[seen], shares[seen]) + abs(expected - power)
 
     return min(courses, key=error)
 

@@ -200,6 +200,11 @@ WORDS = {
         "Parameters share one step count: the bias correction of a parameter whose first gradient comes late has gone.",
         'state = self.state[p]; state["step"] += 1',
     ),
+    "late_start": (
+        "warning",
+        "A parameter whose first gradient comes late takes other steps than one that begins with the run.",
+        'state = self.state[p]; state["step"] += 1',
+    ),
     "step_count_per_parameter": (
         "error",
         "The step count rises with every parameter of a step: the bias correction goes too early.",

@@ -17,7 +17,8 @@ STEPS, LARGE = 8, (128, 64)
 
 def together(box: Box, rule: Rule | None, rests: bool) -> str:
     """What a parameter's path has to do with the other parameters: "nothing", "count" (a first gradient that comes late
-    meets a step count that has run on), "counts" (each parameter of a step counts as a step) or "something". rests:
+    meets a step count that has run on), "late" (it takes other steps there, for another reason), "counts" (each
+    parameter of a step counts as a step) or "something". rests:
     whether a parameter without gradient rests; where it does not, nothing comes late."""
     given, late = gradients(STEPS), 3
     [alone] = box.drive([starts()], [[g] for g in given])
@@ -38,7 +39,15 @@ def together(box: Box, rule: Rule | None, rests: bool) -> str:
     both = [[g, None if t < late else g] for t, g in enumerate(given)]
     path = box.drive([starts(seed=5), starts()], both, weight_decay=0.0)[1]
     [counted] = box.drive([starts()], [[g] for g in given], weight_decay=0.0)
-    return "count" if differ(path, counted) <= box.tolerance else "something"
+    if differ(path, counted) <= box.tolerance:
+        return "count"
+    if rule is not None:
+        counts = np.arange(late + 1, STEPS + 1)
+        still = {**box.in_force(), "weight_decay": 0.0}
+        like = simulate(rule, path[late], given[late:], **still, counts=counts)
+        if differ(path[late:], like) <= 2 * box.tolerance:
+            return "count"
+    return "late"
 
 
 def ignored_by_groups(box: Box) -> tuple[list[str], list[str]]:
