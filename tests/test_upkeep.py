@@ -78,7 +78,8 @@ def write_notebook(path: Path, *cells: tuple[str, str]) -> Path:
 def test_an_exercise_counts_as_checked_where_its_solution_is_asserted(tmp_path: Path):
     exercise = ("markdown", "```{exercise}\n:label: ex-a\nDo it.\n```\n```{exercise}\n:label: ex-b\nDo it.\n```")
     opened, closed = ("markdown", "```{solution-start} ex-a\n```"), ("markdown", "```{solution-end}\n```")
-    solved = write_notebook(tmp_path / "a.ipynb", exercise, opened, ("code", "assert check.first(3)"), closed)
+    shown = ("markdown", "```{solution-start} ex-b\n```"), ("code", "check.second(3)"), closed  # shown, not asserted
+    solved = write_notebook(tmp_path / "a.ipynb", exercise, opened, ("code", "assert check.first(3)"), closed, *shown)
     assert audit_pages.unchecked_exercises(solved) == 1
     assert audit_pages.unchecked_exercises(write_notebook(tmp_path / "b.ipynb", ("code", "1"))) is None
     assert audit_pages.unchecked_exercises(tmp_path / "c.md") is None
