@@ -596,6 +596,7 @@ def test_replicas_of_another_kind_are_recorded_kept_and_heard(threads, monkeypat
     options = {"steps": 3, "batch_size": 16, "record": [0, 3], "chunk_size": 2, "keep_parameters": True}
     plain, found = (train(task(), RUNS, device="cpu", **options, **kind) for kind in ({}, {"kind": Reporting}))
     assert plain.reports.empty and found.reports["seed"].tolist() == RUNS["seed"][::2].tolist()
+    assert found.reports.index.tolist() == list(range(len(found.reports)))
     torch.testing.assert_close(found.parameters["layers.0.weight"], plain.parameters["layers.0.weight"] / 2)
     norms = [result.table[result.table["metric"] == "weight norm"]["value"].to_numpy() for result in (plain, found)]
     np.testing.assert_allclose(norms[1], norms[0] / 2, rtol=1e-5)

@@ -151,6 +151,14 @@ def test_ties_go_to_the_smaller_decay_then_to_the_smaller_rate():
     assert found["lr"].tolist() == [0.015]
 
 
+def test_ties_in_what_else_is_tuned_go_to_the_first_in_its_own_order():
+    runs = pd.concat([table({A: [0.5, 0.5], C: [0.5, 0.5]}).assign(warmup=warmup) for warmup in (3, 1, 2)])
+    tuned = ("lr", "weight_decay", "l2", "warmup")
+    in_order = scores_of(runs, "validation accuracy", tuned=tuned).columns.tolist()
+    assert in_order == [(*one, warmup) for one in (A, C) for warmup in (1, 2, 3)]
+    assert choose(runs, "validation accuracy", tuned=tuned)[list(tuned)].to_numpy().tolist() == [[*A, 1]]
+
+
 def test_lower_is_better_where_it_is_said():
     values = {A: [1.0, 1.1], B: [2.0, 2.1]}
     assert choose(table(values), "validation accuracy", higher_is_better=False)["lr"].tolist() == [0.01]

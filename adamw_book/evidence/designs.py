@@ -64,7 +64,7 @@ def scores_of(
     table: pd.DataFrame, metric: str, step: int | None = None, tuned: Sequence[str] = CONFIGURATION
 ) -> pd.DataFrame:
     """One arm's runs under one condition, a row a seed and a column a configuration, in the order in which ties are
-    broken: the smaller decay, then the smaller lr, first.
+    broken: the smaller decay, then the smaller lr, then what else is tuned in its own order, first.
 
     Raises ValueError where the configurations were not run on the same seeds, each once.
     """

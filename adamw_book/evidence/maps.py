@@ -30,8 +30,8 @@ def pooled(effects: Mapping[str, Effect], confidence: float = 0.95) -> Pooled:
 
     τ² is Paule and Mandel's (1982, J. Res. NBS 87:377): with it the weighted squares of the deviations come out as many
     as their degrees of freedom. The interval is Hartung and Knapp's (2001, Stat. Med. 20:1771), Student's t with one
-    degree less than there are regimes. Regimes of identical runs count with the smallest error of the others. Raises
-    ValueError for fewer than two effects or several metrics.
+    degree less than there are regimes; their factor, never taken below 1, is 1 with this τ². Regimes of identical runs
+    count with the smallest error of the others. Raises ValueError for fewer than two effects or several metrics.
     """
     metrics = {effect.metric for effect in effects.values()}
     if len(effects) < 2 or len(metrics) > 1:
@@ -53,8 +53,7 @@ def pooled(effects: Mapping[str, Effect], confidence: float = 0.95) -> Pooled:
         variance = float(optimize.brentq(excess, 0.0, 10 * k * np.ptp(means) ** 2))
     weights = 1 / (errors**2 + variance)
     mean = weights @ means / weights.sum()
-    error = math.sqrt(max(1.0, (excess(variance) + k - 1) / (k - 1)) / weights.sum())
-    reach = stats.t.ppf((1 + confidence) / 2, k - 1) * error
+    reach = stats.t.ppf((1 + confidence) / 2, k - 1) / math.sqrt(weights.sum())
     return Pooled(float(mean), float(mean - reach), float(mean + reach), math.sqrt(variance), k, confidence)
 
 

@@ -63,7 +63,7 @@ def kept(table: pd.DataFrame) -> dict[str, bool]:
     """For each claim of `stability`'s table whether every master seed gave the recorded verdict, or left it undecided:
     a smaller design may be too small to decide, but must not decide otherwise. Of `again`'s, whether it is the same."""
     found = {}
-    for claim_id, rows in table.groupby("claim", sort=False):
+    for claim_id, rows in table.groupby("claim"):
         recorded = rows.loc[rows["master"] == "recorded", "verdict"].iloc[0]
         allowed = [recorded] if "here" in set(rows["master"]) else [recorded, "undecided"]
         found[claim_id] = bool(rows["verdict"].isin(allowed).all())

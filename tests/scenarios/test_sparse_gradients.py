@@ -91,6 +91,11 @@ def test_texts_hold_words_at_their_frequency_and_classes_follow_the_meaning():
     assert difference[6:].abs().max() < 0.06 < difference[:6].abs().max()
 
 
+def test_each_part_has_a_thousand_texts_of_four_hundred_words_unless_told():
+    splits = texts.synthetic_texts("equal frequency", 0)
+    assert {name: tuple(x.shape) for name, (x, _) in splits.items()} == dict.fromkeys(splits, (1000, 400))
+
+
 def test_a_seed_decides_the_texts_but_not_the_test_part():
     one, same, other = (
         texts.synthetic_texts("equal frequency", s, train=n) for s, n in ((3, 50), (3, np.int64(50)), (4, 50))
