@@ -18,8 +18,8 @@ STEPS, LARGE = 8, (128, 64)
 def together(box: Box, rule: Rule | None, rests: bool) -> str:
     """What a parameter's path has to do with the other parameters: "nothing", "count" (a first gradient that comes late
     meets a step count that has run on), "late" (it takes other steps there, for another reason), "counts" (each
-    parameter of a step counts as a step) or "something". rests:
-    whether a parameter without gradient rests; where it does not, nothing comes late."""
+    parameter of a step counts as a step) or "something". rests: whether a parameter without gradient rests; where it
+    does not, nothing comes late."""
     given, late = gradients(STEPS), 3
     [alone] = box.drive([starts()], [[g] for g in given])
     _, second = box.drive([starts(seed=5), starts()], [[np.flip(g).copy(), g] for g in given])
