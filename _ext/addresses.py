@@ -8,6 +8,13 @@ import re
 from launch_buttons import github_url
 
 
+def github_pages(repository: str) -> str:
+    """Where GitHub Pages has the site of a repository (`https://github.com/OWNER/NAME`), "/" at its end; "" for ""."""
+    owner, _, name = repository.removeprefix("https://github.com/").partition("/")
+    host = f"{owner.lower()}.github.io"
+    return f"https://{host}/" + (f"{name}/" if name.lower() != host else "") if name else ""
+
+
 def site_address(environ: dict[str, str] | os._Environ = os.environ) -> str:
     """The address of the published book, with "/" at its end, as its publisher gives it (`BOOK_SITE_URL`), or that of
     GitHub Pages where GitHub Actions builds it; "" elsewhere: a clone does not know where it will be read. Raises
@@ -17,8 +24,4 @@ def site_address(environ: dict[str, str] | os._Environ = os.environ) -> str:
             raise ValueError(f"BOOK_SITE_URL must be an address as in https://example.org/book/, not {given!r}")
         return given.rstrip("/") + "/"
     server, name = environ.get("GITHUB_SERVER_URL", "https://github.com"), environ.get("GITHUB_REPOSITORY", "")
-    if not name or not github_url(f"{server}/{name}"):
-        return ""
-    owner, repository = name.lower().split("/")[0], name.split("/")[1]
-    host = f"https://{owner}.github.io/"
-    return host if repository.lower() == f"{owner}.github.io" else f"{host}{repository}/"
+    return github_pages(github_url(f"{server}/{name}")) if name else ""

@@ -54,16 +54,6 @@ def commit(root: Path) -> str:
     return _git(root, "rev-parse", "HEAD")
 
 
-def site(repository_url: str, environ: dict[str, str] | os._Environ = os.environ) -> str:
-    """The address of the built pages: the publisher's (`BOOK_SITE_URL`), or where GitHub Pages has them; "" where there
-    is no repository."""
-    if address := environ.get("BOOK_SITE_URL"):
-        return address.rstrip("/")
-    owner, _, name = repository_url.removeprefix("https://github.com/").partition("/")
-    host = f"{owner.lower()}.github.io"
-    return f"https://{host}" + (f"/{name}" if name.lower() != host else "") if name else ""
-
-
 def _point_at_repository(app, config) -> None:
     options = config.html_theme_options
     options["repository_url"], options["repository_branch"] = repository(Path(app.srcdir))

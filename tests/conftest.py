@@ -5,21 +5,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,14 +57,11 @@ def unavailable(why: str):
 
 @pytest.fixture(scope="session")
 def browser():
-    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if executable is None:
+    from chromium import NAMES, chromium
+
+    if not any(map(shutil.which, NAMES)):
         unavailable("no Chromium was found: on Debian `sudo apt install chromium`, on Ubuntu `chromium-browser`")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
+    if find_spec("playwright") is None:
         unavailable("playwright is not installed: pip install playwright (its own browsers are not needed)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS)
+    with chromium() as browser:
         yield browser
-        browser.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from dependencies import Package, fingerprint, notebook_modules
-from launch_buttons import github_url, repository, site
+from launch_buttons import github_url, repository
 from moved_pages import redirect, write_moved
 from offer_pdf import NAME as NAME_OF_PDF
 from offer_pdf import RECORD, digest
@@ -600,16 +600,3 @@ def test_the_publisher_is_asked_before_the_clone(book: Path):
     assert repository(book, actions | {"GITHUB_REF_NAME": "v2"}) == ("https://github.com/o/n", "v2")
     given = {"BOOK_REPOSITORY_URL": "https://github.com/a/b", "BOOK_REPOSITORY_BRANCH": "pages"}
     assert repository(book, actions | given) == ("https://github.com/a/b", "pages")
-
-
-@pytest.mark.parametrize(
-    ("url", "environment", "address"),
-    [
-        ("https://github.com/Owner/name", {}, "https://owner.github.io/name"),
-        ("https://github.com/Owner/owner.github.io", {}, "https://owner.github.io"),
-        ("https://github.com/owner/name", {"BOOK_SITE_URL": "https://book.example.org/"}, "https://book.example.org"),
-        ("", {}, ""),
-    ],
-)
-def test_the_pages_are_where_github_has_them_or_the_publisher_says(url: str, environment: dict, address: str):
-    assert site(url, environment) == address

@@ -15,7 +15,7 @@ pytest.importorskip("sphinx", reason="the book's tools are not installed: pip in
 pytest.importorskip("pybtex", reason="the book's tools are not installed: pip install -r requirements.txt")
 
 import chromium  # noqa: E402
-from addresses import site_address  # noqa: E402
+from addresses import github_pages, site_address  # noqa: E402
 from contents import pages  # noqa: E402
 from docutils.frontend import get_default_settings  # noqa: E402
 from docutils.utils import new_document  # noqa: E402
@@ -46,6 +46,14 @@ STORES = [
 )
 def test_the_publisher_says_where_the_book_is_read(environment: dict[str, str], address: str):
     assert site_address(environment) == address
+
+
+@pytest.mark.parametrize(
+    ("repository", "address"),
+    [("https://github.com/Owner/name", "https://owner.github.io/name/"), ("", "")],
+)
+def test_the_notebooks_of_a_clone_lead_to_the_pages_of_its_origin(repository: str, address: str):
+    assert github_pages(repository) == address
 
 
 def test_an_address_that_is_none_is_named():

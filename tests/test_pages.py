@@ -7,11 +7,9 @@ they fail instead. SCREENSHOTS=folder keeps a picture of each page.
 from __future__ import annotations
 
 import functools
-import http.server
 import json
 import os
 import re
-import threading
 from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -19,23 +17,19 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+from chromium import served
 from conftest import unavailable
 from contents import pages, source
 from plain_markdown import raw_constructs
 
 bs4 = pytest.importorskip("bs4", reason="the book's tools are not installed: pip install -r requirements.txt")
+audit_pages = pytest.importorskip("audit_pages", reason="the book's tools are not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 PAGES = pages(ROOT)
 WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
 CONTRAST = 4.5  # WCAG 2, level AA, for text
-WEIGHT = 1.5e6  # bytes that a page may load, figures and fonts included, uncompressed
-AXE = {
-    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    "rules": {"label-content-name-mismatch": {"enabled": True}},  # off by default
-    "resultTypes": ["violations"],
-}
 
 
 @pytest.fixture(scope="session")
@@ -51,18 +45,11 @@ def html() -> Path:
     return HTML
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments) -> None:
-        pass
-
-
 @pytest.fixture(scope="session")
 def site(html: Path):
     """The built book on a port of this machine; its address."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(html)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with served(html) as address:
+        yield address
 
 
 @pytest.fixture
@@ -93,7 +80,7 @@ def axe_violations(page) -> list[str]:
     """What axe finds wrong with the page as it stands: rule, and the first elements."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page, options=AXE).response["violations"]
+    found = Axe().run(page, options=audit_pages.AXE).response["violations"]
     return [f"{one['id']}: {[node['html'][:120] for node in one['nodes'][:4]]}" for one in found]
 
 
@@ -218,7 +205,7 @@ def test_page(opened, html: Path, site: str):
         "text of low contrast": page.evaluate(LOW_CONTRAST, CONTRAST),
     }
     sizes = loaded_bytes(page, html, site)
-    wrong["a heavy page"] = sizes if sum(sizes.values()) > WEIGHT else {}
+    wrong["a heavy page"] = sizes if sum(sizes.values()) > audit_pages.WEIGHT else {}
     page.evaluate(UNFOLD)
     wrong["solutions that do not open"] = page.locator(".solution.toggle-hidden").count()
     wrong["found by axe"] = axe_violations(page)

@@ -282,10 +282,11 @@ def without_results(root: Path, chapters: list[str]) -> list[str]:
 def write_plain_edition(root: Path, executions: Executions) -> None:
     """Put the chapters, with results, as plain notebooks beside the pages. Raises ValueError for what is unknown."""
     sys.path.insert(0, str(root / "_ext"))
-    from launch_buttons import PLAIN_FOLDER, commit, repository, site
+    from addresses import github_pages, site_address
+    from launch_buttons import PLAIN_FOLDER, commit, repository
 
     url, branch = repository(root)
-    origin = Origin(url, branch, commit(root), site(url))
+    origin = Origin(url, branch, commit(root), (site_address() or github_pages(url)).rstrip("/"))
     folder = root / "_build" / "html" / PLAIN_FOLDER
     write_plain(root, folder, origin, lambda notebook: executions.cache.merge_match_into_notebook(notebook)[1])
 
