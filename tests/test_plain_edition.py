@@ -165,21 +165,24 @@ def test_what_the_plain_edition_does_not_know_is_named(book: Book, text: str, me
 
 def test_results_stand_in_it_and_lead_to_the_pages(book: Book):
     sentence = "Eq. {eq}`eq-noise`, [a chapter](../part/one.ipynb)"
+    folded = ":::{dropdown} More\n* one\n:::"
     table = '<a href="../part/one.html">a chapter</a>'
+    script = "<script>`${pair.map((two) => {two}`x`)}`</script>"
 
     def executed(notebook):
         *_, last = (cell for cell in notebook.cells if "remove-input" in cell.metadata.get("tags", []))
-        data = {"text/markdown": sentence, "text/html": table, "text/plain": "…"}
+        data = {"text/markdown": f"{sentence}\n\n{folded}", "text/html": table + script, "text/plain": "…"}
         last.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=3, metadata={"a": 1})]
         return notebook
 
     made = plain("chapters/practice/ledger", book, ORIGIN, executed)
     [found] = [output for cell in made.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert found["data"]["text/html"] == f'<a href="{SITE}/chapters/part/one.html">a chapter</a>'
+    assert found["data"]["text/html"] == f'<a href="{SITE}/chapters/part/one.html">a chapter</a>{script}'
     number = book.places["eq-noise"].text
     page = book.places["eq-noise"].page
     assert found["data"]["text/markdown"] == (
         f"Eq. [({number})]({SITE}/{page}.html#equation-eq-noise), [a chapter]({SITE}/chapters/part/one.html)"
+        "\n\n<details>\n<summary>More</summary>\n\n* one\n\n</details>"
     )
     assert not found["metadata"] and found["execution_count"] is None
 

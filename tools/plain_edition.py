@@ -157,7 +157,7 @@ class Edition:
                 output["execution_count"] = None
             for kind, text in output.get("data", {}).items():
                 if kind in ("text/markdown", "text/html"):
-                    output["data"][kind] = self.translator.output("".join(text))
+                    output["data"][kind] = self.translator.output("".join(text), kind)
         return shown
 
     @staticmethod

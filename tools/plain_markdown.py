@@ -128,11 +128,14 @@ class Translator:
             text = CHAPTER.sub(lambda found: f'"{self.url(self._beside(found["name"]))}"', text)
         return ROLE_IN_CODE.sub(lambda found: self._role(found["name"], found["text"], here=False), text)
 
-    def output(self, text: str) -> str:
-        """What a cell showed, in Markdown or HTML; links to other chapters lead to their pages."""
+    def output(self, text: str, kind: str) -> str:
+        """What a cell showed, of the kind "text/markdown" or "text/html"; links to other chapters lead to their
+        pages. In HTML nothing else is rewritten: it may hold scripts."""
         if self.site:
             text = LINK.sub(lambda found: found["before"] + self.url(self._beside(found["name"])), text)
-        return ROLE.sub(lambda found: self._role(found["name"], found["text"], here=False), text)
+        if kind == "text/html":
+            return text
+        return self._nested(ROLE.sub(lambda found: self._role(found["name"], found["text"], here=False), text))
 
     def _beside(self, name: str) -> str:
         """The page that `../name` leads to from this one."""
