@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from contents import numbered
 
 from adamw_book import ledger
 from adamw_book.exercises import answers, exercise, near_ties
@@ -24,12 +25,7 @@ from adamw_book.exercises.answers import NotYet
 nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = sorted(
-    path.stem
-    for path in (ROOT / "adamw_book" / "exercises").glob("*.py")
-    if path.stem not in ("__init__", "answers", "near_ties")
-)
-NOTEBOOKS = {path.stem: path for path in (ROOT / "chapters").rglob("*.ipynb")}
+NOTEBOOKS = {Path(page).name: ROOT / f"{page}.ipynb" for page in numbered(ROOT)}  # every chapter of the contents
 UNTUNED = {"triton_kernel"}  # no winner was chosen there, so none is near-tied
 
 
@@ -55,7 +51,7 @@ def exercises(chapter: str) -> dict[str, tuple[str, list[str]]]:
     return found
 
 
-EVERY = [(chapter, label) for chapter in MODULES for label in exercises(chapter)]
+EVERY = [(chapter, label) for chapter in NOTEBOOKS for label in exercises(chapter)]
 each_exercise = pytest.mark.parametrize(("chapter", "label"), EVERY, ids=[label for _, label in EVERY])
 
 
@@ -76,7 +72,12 @@ def last_call(code: str) -> str:
     return call.func.attr
 
 
-@pytest.mark.parametrize("chapter", MODULES)
+def test_every_chapter_of_the_contents_has_checkers_and_no_checkers_are_without_a_chapter():
+    modules = {path.stem for path in (ROOT / "adamw_book" / "exercises").glob("*.py")}
+    assert modules - {"__init__", "answers", "near_ties"} == set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("chapter", NOTEBOOKS)
 def test_a_chapter_has_four_exercises_or_more_and_one_takes_other_near_tied_winners(chapter: str):
     found = exercises(chapter)
     assert len(found) >= 4

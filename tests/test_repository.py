@@ -117,7 +117,7 @@ def test_links_of_the_texts_at_the_root_lead_to_files(name: str):
 def test_what_the_guide_for_contributors_names_is_there():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     targets = re.findall(r"^([a-z-]+(?: [a-z-]+)*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    asked = set(re.findall(r"(?:`|&& |=pictures |^)make ([a-z]+)", text, re.MULTILINE))
+    asked = set(re.findall(r"(?:`|&& |=pictures |^)make ([a-z-]+)", text, re.MULTILINE))
     assert asked and asked <= {name for line in targets for name in line.split()}
     modules = [path for path in tracked() if path.suffix == ".py"]
     named = set(re.findall(r"`([\w/]+\.py)`", text))
