@@ -47,7 +47,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
         "__pycache__"
     } == DATA
     installed = {name for name in names if ".dist-info/" not in name}
-    assert installed == modules | {f"adamw_book/data_files/{name}" for name in DATA}
+    moved = {p.relative_to(ROOT).as_posix() for p in (ROOT / "adamw_book").rglob("*") if p.suffix in (".js", ".css")}
+    assert installed == modules | moved | {f"adamw_book/data_files/{name}" for name in DATA}
     licences = {name.partition("/licenses/")[2] for name in names if "/licenses/" in name}
     assert licences == {"LICENSE", "adamw_book/data_files/stdlib_text.LICENSE.txt"}
 
