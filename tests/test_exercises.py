@@ -118,6 +118,12 @@ def half(value: float) -> str:
     return "Right."
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_tensor_with_a_gradient_is_an_answer():
+    found = torch.tensor([2.0, 3.0], requires_grad=True)
+    assert answers.number(found[0], "loss") == 2 and answers.numbers([found, 4], "losses").tolist() == [2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

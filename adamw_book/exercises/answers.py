@@ -66,7 +66,7 @@ def ask(holds: bool, hint: str) -> None:
 def number(answer: Any, name: str) -> float:
     """The answer as a float: a number, or an array or tensor of one element."""
     try:
-        value = float(answer)
+        value = float(_plain(answer))
     except (TypeError, ValueError, RuntimeError):
         raise NotYet(f"`{name}` is to be a number, not {type(answer).__name__}.") from None
     ask(math.isfinite(value), f"`{name}` is {value}: it is to be a finite number.")
@@ -89,7 +89,11 @@ def _flat(answer: Any) -> Iterable:
         answer = list(answer.values())
     if isinstance(answer, list | tuple):
         return [value for part in answer for value in _flat(part)]
-    return np.asarray(answer, dtype=float).ravel()
+    return np.asarray(_plain(answer), dtype=float).ravel()
+
+
+def _plain(answer: Any) -> Any:
+    return answer.detach() if hasattr(answer, "detach") else answer  # a tensor with a gradient is a number, too
 
 
 def named(answer: Any, names: Iterable, name: str) -> dict[Any, float]:
