@@ -53,8 +53,8 @@ class Conformance:
 
     def _repr_html_(self) -> str:
         rows = [
-            f'<tr><th scope="row" style="text-align:left">{escape(question)}</th>'
-            f'<td style="text-align:left">{escape(answer)}</td></tr>'
+            f'<tr><th scope="row" style="text-align:left;white-space:nowrap">{escape(question)}</th>'
+            f'<td style="text-align:left;white-space:normal">{escape(answer)}</td></tr>'
             for question, answer in self.answers.items()
         ]
         items = []
