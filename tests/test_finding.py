@@ -132,10 +132,10 @@ def built() -> None:
 
 
 @pytest.fixture(scope="module")
-def searching():
+def searching(browser):
     """A function that types words into the search and returns the page with its results."""
     built()
-    with chromium.served(HTML) as site, chromium.chromium() as browser:
+    with chromium.served(HTML) as site:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
 
         def search(words: str):

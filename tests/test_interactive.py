@@ -383,7 +383,7 @@ def test_the_calculator_equals_the_audit_at_the_ends_of_what_can_be(page):
     settings = [
         START_OF_RUN | {"steps": 1, "warmup": 0},
         START_OF_RUN | {"lr": 1.0, "weight_decay": 1.0},
-        START_OF_RUN | {"lr": 1e200, "weight_decay": 1e200},
+        START_OF_RUN | {"lr": 1e150, "weight_decay": 1e150},
         START_OF_RUN | {"lr": 1e-300, "weight_decay": 1e-300},
         START_OF_RUN | {"weight_decay": 1e6, "schedule": "constant"},
         START_OF_RUN | {"warmup": 999, "final": 1.0},

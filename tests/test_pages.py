@@ -166,7 +166,8 @@ UNFOLD = """
 () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
   for (const button of document.querySelectorAll(".toggle-button")) button.click();
-  return new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)));
+  const rest = () => Promise.allSettled(document.getAnimations().map((one) => one.finished));
+  return new Promise((done) => requestAnimationFrame(() => setTimeout(() => Promise.race([rest(), new Promise((r) => setTimeout(r, 2000))]).then(() => done()), 50)));
 }
 """
 

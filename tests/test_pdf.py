@@ -100,7 +100,7 @@ def test_what_is_folded_is_shown_but_for_code_and_solutions_come_last(book: Path
 
 
 @pytest.fixture
-def printed(book: Path) -> pypdf.PdfReader:
+def printed(book: Path, browser) -> pypdf.PdfReader:
     if not any(map(shutil.which, chromium.NAMES)):
         pytest.fail("no Chromium") if os.environ.get("CI") else pytest.skip("no Chromium was found")
     html = book / "_build" / "html"
@@ -178,7 +178,7 @@ def test_a_small_book_is_printed_with_bookmarks_numbers_and_links(printed: pypdf
     assert loose_fonts(printed) == []
 
 
-def test_what_does_not_fit_on_a_page_is_refused(book: Path):
+def test_what_does_not_fit_on_a_page_is_refused(browser, book: Path):
     if not any(map(shutil.which, chromium.NAMES)):
         pytest.skip("no Chromium was found")
     page = book / "_build" / "html" / "one.html"

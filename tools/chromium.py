@@ -22,9 +22,15 @@ OPTIONS = [
 ]
 
 
+_running: list = []  # a process can start Playwright once: who asks again gets the browser that runs
+
+
 @contextmanager
 def chromium() -> Iterator:
     """Playwright's browser, driving the Chromium of this machine. SystemExit says what is missing."""
+    if _running:
+        yield _running[0]
+        return
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         raise SystemExit("No Chromium was found: on Debian `sudo apt install chromium`, on Ubuntu `chromium-browser`.")
@@ -34,9 +40,11 @@ def chromium() -> Iterator:
         raise SystemExit("playwright is not installed: pip install -r requirements.txt") from None
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS)
+        _running.append(browser)
         try:
             yield browser
         finally:
+            _running.clear()
             browser.close()
 
 

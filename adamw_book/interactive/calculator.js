@@ -30,6 +30,9 @@ function read(texts, { falling, most }) {
   };
   real("lr", (n) => n > 0 && n < Infinity, "a finite number above 0");
   real("weight_decay", (n) => n >= 0 && n < Infinity, "a finite number of 0 or more");
+  if (!wrong.lr && !wrong.weight_decay && !(found.lr * found.weight_decay < 1e301)) {
+    wrong.weight_decay = "lr · weight_decay: inf; a product that a float can hold is needed";
+  }
   whole("steps", 1, most, `a whole number from 1 to ${counted(most)}`);
   if (!wrong.steps) whole("warmup", 0, found.steps - 1, `a whole number of steps, fewer than the ${found.steps} of the run,`);
   real("final", (n) => n >= 0 && n <= 1, "a share of the peak rate, from 0 to 1,");

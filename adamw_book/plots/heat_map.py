@@ -82,7 +82,7 @@ def _heat_map(ax: Axes, found: pd.DataFrame, low: float, high: float, higher_is_
     xs, ys = log_places(found.columns), log_places(found.index)
     values = np.ma.masked_invalid(found.to_numpy(float))
     ax.set_facecolor("#BBBBBB")  # where nothing was run, or the run diverged
-    mesh = ax.pcolormesh(_edges(xs), _edges(ys), values, cmap="viridis", vmin=low, vmax=high)
+    mesh = ax.pcolormesh(_edges(xs), _edges(ys), values, cmap="viridis", vmin=low, vmax=high, rasterized=True)
     ax.set(xscale="log", yscale="log")
     names, decays = tick_labels(found.columns), tick_labels(found.index)
     for axis, places, labels in ((ax.xaxis, xs, names), (ax.yaxis, ys, decays)):
