@@ -167,7 +167,8 @@ UNFOLD = """
   for (const details of document.querySelectorAll("details")) details.open = true;
   for (const button of document.querySelectorAll(".toggle-button")) button.click();
   const rest = () => Promise.allSettled(document.getAnimations().map((one) => one.finished));
-  return new Promise((done) => requestAnimationFrame(() => setTimeout(() => Promise.race([rest(), new Promise((r) => setTimeout(r, 2000))]).then(() => done()), 50)));
+  const after = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+  return after(50).then(() => Promise.race([rest(), after(2000)])).then(() => null);
 }
 """
 
