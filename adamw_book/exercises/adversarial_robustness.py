@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .. import ledger
 from ..scenarios.adversarial_robustness import closed_form
 from ..scenarios.adversarial_robustness.study import WITHSTANDS
 from . import exercise
 from .answers import ask, near, number, shares
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 
 @exercise
@@ -48,6 +47,4 @@ def area(area: float, weight: Tensor, bias: Tensor, x: Tensor, y: Tensor) -> str
 @exercise
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners, AdamW − (Adam + L2) in percentage points of robust accuracy."""
-    record = ledger.read(WITHSTANDS.id)
-    right = 100 * pair_gains(record, "AdamW", "Adam + L2", rule="accuracy")
-    return check_pairs(gains, survives, right, record.verdict, 100 * WITHSTANDS.smallest_effect)
+    return check_winners(WITHSTANDS, "AdamW", "Adam + L2", gains, survives, rule="accuracy")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from scipy.optimize import brentq
 
-from .. import ledger
 from ..scenarios.class_imbalance import mechanism
 from ..scenarios.class_imbalance.study import MINORITY
 from . import exercise
 from .answers import ask, named, near, number
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 WAYS = ("as trained", "threshold at the prior", "threshold moved")
 
@@ -45,6 +44,4 @@ def bring_it_back(lost: dict[str, float]) -> str:
 @exercise
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners, AdamW − Adam in percentage points of recall."""
-    record = ledger.read(MINORITY.id)
-    right = 100 * pair_gains(record, "AdamW", "Adam", rule="balanced accuracy")
-    return check_pairs(gains, survives, right, record.verdict, 100 * MINORITY.smallest_effect)
+    return check_winners(MINORITY, "AdamW", "Adam", gains, survives, rule="balanced accuracy")

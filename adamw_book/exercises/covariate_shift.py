@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import ledger
 from ..scenarios.covariate_shift import theory
 from ..scenarios.covariate_shift.study import STUDY
 from . import exercise
 from .answers import ask, named, near, number, numbers, shares
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 CORE, BIT = 0.9, 0.95  # how often the core and the bit agree with the label
 
@@ -56,8 +55,6 @@ def small_bit(cost: dict[str, float]) -> str:
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners under the rotation, AdamW − (Adam + L2) in percentage points."""
     [claim] = [claim for claim in STUDY.claims if claim.primary.startswith("rotation")]
-    record = ledger.read(claim.id)
     name, network = claim.primary.split(" · ", 1)
     tested = {"condition": f"digits · {network}", "metric": f"{name} accuracy"}
-    right = 100 * pair_gains(record, "AdamW", "Adam + L2", **tested)
-    return check_pairs(gains, survives, right, record.verdict, 100 * claim.smallest_effect)
+    return check_winners(claim, "AdamW", "Adam + L2", gains, survives, **tested)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from scipy.optimize import brentq
 
-from .. import ledger
 from ..scenarios.federated_learning import rounds
 from ..scenarios.federated_learning.study import CONSENSUS
 from . import exercise
 from .answers import ask, named, near, number, numbers, share, shares, truth
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 GRADIENTS = ((1.0, -0.1, 2.0), (-0.2, -0.3, 2.0))
 PULLS = ("FedProx", "decay to global")
@@ -62,6 +61,4 @@ def average(shares_right: dict[str, float]) -> str:
 @exercise
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners, AdamW − Adam in percentage points."""
-    record = ledger.read(CONSENSUS.id)
-    right = 100 * pair_gains(record, "AdamW", "Adam")
-    return check_pairs(gains, survives, right, record.verdict, 100 * CONSENSUS.smallest_effect)
+    return check_winners(CONSENSUS, "AdamW", "Adam", gains, survives)

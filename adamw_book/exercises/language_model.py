@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from .. import dynamics, ledger
+from .. import dynamics
 from ..scenarios.language_model.study import NEXT_BYTE
 from . import exercise
 from .answers import ask, named, near, number, share
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 CHANGES = ("pre-norm, all writers", "pre-norm, one writer", "post-norm, all writers")
 
@@ -40,9 +40,9 @@ def writers(logit_change: dict[str, float]) -> str:
 @exercise
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners: bits a byte that AdamW saves against Adam + L2."""
-    record = ledger.read(NEXT_BYTE.id)
-    right = -pair_gains(record, "AdamW", "Adam + L2", metric="test bits per byte")
-    return check_pairs(gains, survives, right, record.verdict, NEXT_BYTE.smallest_effect, "bits")
+    return check_winners(
+        NEXT_BYTE, "AdamW", "Adam + L2", gains, survives, scale=-1, unit="bits", metric="test bits per byte"
+    )
 
 
 @exercise

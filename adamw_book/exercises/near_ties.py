@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import ledger
+from ..evidence import Claim
 from ..ledger import Record
 from .answers import ask, numbers, truth
 
@@ -74,3 +76,14 @@ def check_pairs(
         f"The gains are right. The verdict is *{verdict}*; it survives if {MEANS[verdict]}.",
     )
     return f"{len(right)} pairs, from {right[0]:+.2g} to {right[-1]:+.2g} {unit}; the verdict is *{verdict}*."
+
+
+def check_winners(
+    claim: Claim, treatment: str, control: str, gains: object, answer: object, scale: float = 100, unit: str = "points",
+    **tested: str,
+) -> str:  # fmt: skip
+    """`check_pairs` of a claim's record. scale: by what a gain in the metric's unit becomes one in `unit`, negative
+    where lower is better. tested: further arguments of `pair_gains`."""
+    record = ledger.read(claim.id)
+    right = scale * pair_gains(record, treatment, control, **tested)
+    return check_pairs(gains, answer, right, record.verdict, abs(scale) * claim.smallest_effect, unit)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from scipy.optimize import brentq
 
-from .. import ledger
 from ..scenarios.overfitting import pull
 from ..scenarios.overfitting.study import GENERALIZATION
 from ..scenarios.overfitting.tasks import DIGITS
 from . import exercise
 from .answers import ask, near, number, one_of, shares
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 
 @exercise
@@ -52,6 +51,4 @@ def addition(last: dict[str, float], decides: str) -> str:
 @exercise
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners, AdamW − (Adam + L2) in percentage points."""
-    record = ledger.read(GENERALIZATION.id)
-    right = 100 * pair_gains(record, "AdamW", "Adam + L2")
-    return check_pairs(gains, survives, right, record.verdict, 100 * GENERALIZATION.smallest_effect)
+    return check_winners(GENERALIZATION, "AdamW", "Adam + L2", gains, survives)

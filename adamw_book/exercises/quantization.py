@@ -8,14 +8,13 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from .. import ledger
 from ..ensemble import Result as Trained
 from ..scenarios.quantization import tasks
 from ..scenarios.quantization.quantisers import Scheme
 from ..scenarios.quantization.study import PRECISION, PROTOCOL
 from . import exercise
 from .answers import ask, near, number, shares
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 SCHEMES = {"16 bits": Scheme(16), "4 bits": Scheme(4), "4 bits, a range each channel": Scheme(4, per_channel=True)}
 
@@ -75,6 +74,4 @@ def best_share(best_share: dict[str, float], trained: Trained, runs: pd.DataFram
 @exercise
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners at 4 bits, AdamW − Adam in percentage points."""
-    record = ledger.read(PRECISION.id)
-    right = 100 * pair_gains(record, "AdamW", "Adam", rule="accuracy")
-    return check_pairs(gains, survives, right, record.verdict, 100 * PRECISION.smallest_effect)
+    return check_winners(PRECISION, "AdamW", "Adam", gains, survives, rule="accuracy")

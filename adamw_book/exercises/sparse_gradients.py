@@ -7,12 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .. import ledger
 from ..scenarios.sparse_gradients import texts
 from ..scenarios.sparse_gradients.study import SPARSE_GAIN
 from . import exercise
 from .answers import ask, called, named, near, numbers
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 WAYS = {"dense": [200, 200, 200], "lazy": [200, 20, 0], "caught up": [200, 200, 200]}  # decays of each row
 
@@ -59,6 +58,4 @@ def batch_size(uneven: dict[int, float]) -> str:
 @exercise
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners, AdamW − (Adam + L2) in percentage points."""
-    record = ledger.read(SPARSE_GAIN.id)
-    right = 100 * pair_gains(record, "AdamW", "Adam + L2")
-    return check_pairs(gains, survives, right, record.verdict, 100 * SPARSE_GAIN.smallest_effect)
+    return check_winners(SPARSE_GAIN, "AdamW", "Adam + L2", gains, survives)

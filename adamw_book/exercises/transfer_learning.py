@@ -6,13 +6,12 @@ import math
 
 import torch
 
-from .. import ledger
 from ..arms import TO_START
 from ..scenarios.transfer_learning import shock
 from ..scenarios.transfer_learning.study import TARGET
 from . import exercise
 from .answers import ask, near, number, numbers
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 
 @exercise
@@ -61,6 +60,4 @@ def two_equal(by_delta: object, by_theta: object) -> str:
 @exercise
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners: AdamW with decay toward the start − AdamW in percentage points."""
-    record = ledger.read(TARGET.id)
-    right = 100 * pair_gains(record, TO_START.name, "AdamW")
-    return check_pairs(gains, survives, right, record.verdict, 100 * TARGET.smallest_effect)
+    return check_winners(TARGET, TO_START.name, "AdamW", gains, survives)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .. import dynamics, ledger
+from .. import dynamics
 from ..scenarios.vanishing_gradients import tasks
 from ..scenarios.vanishing_gradients.study import STUDY
 from . import exercise
 from .answers import ask, called, near, number, one_of
-from .near_ties import check_pairs, pair_gains
+from .near_ties import check_winners
 
 
 @exercise
@@ -29,9 +29,7 @@ def silent_share(silent_share: Callable[[float, float, int], float]) -> str:
 def near_tie(gains: object, survives: bool) -> str:
     """The pairs of near-tied winners: AdamW's change of accuracy at switch-on minus that of Adam + L2, in points."""
     [claim] = [claim for claim in STUDY.claims if claim.metric == tasks.SWITCHED_ON]
-    record = ledger.read(claim.id)
-    right = 100 * pair_gains(record, "AdamW", "Adam + L2", rule="accuracy")
-    return check_pairs(gains, survives, right, record.verdict, 100 * claim.smallest_effect)
+    return check_winners(claim, "AdamW", "Adam + L2", gains, survives, rule="accuracy")
 
 
 @exercise
