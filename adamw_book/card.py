@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 from .display import Shown
-from .evidence import Claim, Effect, close_call, decimals_of, divided, holm, pooled, scale_of, show, verdict
+from .evidence import Claim, Effect, close_call, divided, holm, pooled, printed, unit_of, verdict
 from .ledger import Record
 
 SYMBOLS = {
@@ -70,20 +70,19 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     """
     overall = verdict(claim, effects)
     primary = effects[claim.primary]
-    points = scale_of(claim.metric) == "pp"
-    matters = show(100 * claim.smallest_effect, 2, "pp", sign=False) if points else f"{claim.smallest_effect:g}"
+    unit, matters = unit_of(claim.metric), claim.smallest_effect
     tag = f" (source tag {claim.tag})" if claim.tag else ""
     mean, interval = primary.parts()
     rider = f"It depends on {claim.dividing}." if claim.dividing and divided(claim, effects) else ""
     about = [
         ("The source claims", claim.source),
         ("Decided by", f"{claim.primary}: {primary.contrast}, {claim.metric}. {claim.criterion}"),
-        ("Would matter", f"{matters} or more"),
+        ("Would matter", f"{100 * matters if unit == 'pp' else matters:g} {unit}".rstrip() + " or more"),
         ("Remarks", "; ".join(primary.remarks())),
     ]
     if primary.by_seeds is not None:
         parts = ("other evaluation seeds", primary.by_seeds), ("other tuning seeds", primary.by_tuning)
-        told = ", ".join(f"{what} {_range(bounds, points)}" for what, bounds in parts)
+        told = ", ".join(f"{what} {printed(unit, 0, *bounds)[1]}" for what, bounds in parts)
         about.append(("The interval's parts", told))
         about.append(("The effect", "a mean over what tuning might have chosen, not the difference of two winners"))
     others = {regime: effect for regime, effect in effects.items() if regime != claim.primary}
@@ -91,8 +90,8 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     contrasts = {effect.contrast for effect in effects.values()}
     own = {regime: f"{e.contrast}: " if len(contrasts) > 1 else "" for regime, e in effects.items()}
     alike = len(contrasts) == 1 and not claim.arithmetic  # a formula's regimes have no mean of interest
-    closing = " ".join(filter(None, (_common(effects, points) if alike else "", note)))
-    close = _close(claim, primary, points)
+    closing = " ".join(filter(None, (_common(effects) if alike else "", note)))
+    close = _close(claim, primary)
 
     about = [(key, text) for key, text in about if text]
     body = "".join(f'<p><span class="claim-key">{key}:</span> {escape(text)}</p>' for key, text in about)
@@ -122,17 +121,16 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
     return Shown(html, "\n".join(lines + [line for text in (closing, close) if text for line in ("", text)]))
 
 
-def _close(claim: Claim, effect: Effect, points: bool) -> str:
+def _close(claim: Claim, effect: Effect) -> str:
     """What would turn a close verdict, in one sentence; nothing for any other."""
     found = close_call(effect, claim)
     if found is None:
         return ""
     outcome, moves = found
-    factor, digits, unit = (100, 2, "pp") if points else (1, decimals_of("raw", effect.low, effect.high), "")
-    told = [
-        f"its {part} {show(factor * abs(move), digits, unit, sign=False)} {'higher' if move > 0 else 'lower'}"
-        for part, move in moves.items()
-    ]
+    told = []
+    for part, move in moves.items():
+        distance, _ = printed(unit_of(effect.metric), abs(move), effect.low, effect.high, sign=False)
+        told.append(f"its {part} {distance} {'higher' if move > 0 else 'lower'}")
     share = max(map(abs, moves.values())) / (effect.high - effect.low)
     return (
         f"A close verdict: it would be “{outcome}” if the interval had {' and '.join(told)} ({share:.0%} of its "
@@ -140,21 +138,14 @@ def _close(claim: Claim, effect: Effect, points: bool) -> str:
     )
 
 
-def _range(bounds: tuple[float, float], points: bool) -> str:
-    factor, digits = (100, 2) if points else (1, decimals_of("raw", *bounds))
-    low, high = (show(factor * bound, digits) for bound in bounds)
-    return f"[{low}, {high}]"
-
-
-def _common(effects: Mapping[str, Effect], points: bool) -> str:
+def _common(effects: Mapping[str, Effect]) -> str:
     """What all regimes have in common."""
     if len(effects) < 3:
         return ""
-    found = pooled(effects)
-    factor, digits, unit = (100, 2, "pp") if points else (1, decimals_of("raw", found.low, found.high), "")
-    mean, spread = (show(factor * x, digits, unit) for x in (found.mean, found.tau))
-    interval = _range((found.low, found.high), points)
-    return f"Over all {found.n} regimes: {mean} {interval}, with a spread between regimes of {spread.lstrip('+')}."
+    found, unit = pooled(effects), unit_of(next(iter(effects.values())).metric)
+    mean, interval = found.parts(unit)
+    spread, _ = printed(unit, found.tau, found.low, found.high, sign=False)
+    return f"Over all {found.n} regimes: {mean} {interval}, with a spread between regimes of {spread}."
 
 
 def verdict_table(
@@ -181,7 +172,7 @@ def verdict_table(
         statement = names[r.claim.id] if names else r.claim.statement
         common = ""
         if together and not r.claim.arithmetic:  # a formula's regimes have no mean of interest
-            common = _common(r.effects, scale_of(r.claim.metric) == "pp")
+            common = _common(r.effects)
         title = chapter = _title(r.chapter)
         html = escape(chapter)
         if address:

@@ -78,7 +78,7 @@ def test_the_card_is_one_line_and_the_rest_is_folded_away():
     assert "Claim (source tag 3096487): AdamW has the higher test accuracy" in shown
     assert "✓ supported AdamW − (Adam + L2): +2.00 pp [+1.60, +2.40]" in shown and CLAIM.criterion not in shown
     for part in ("It depends on the depth <and> the labels.", "Decided by: depth 8: AdamW − (Adam + L2)",
-                 CLAIM.source, CLAIM.criterion, "From the record.", "Would matter: 0.50 pp or more",
+                 CLAIM.source, CLAIM.criterion, "From the record.", "Would matter: 0.5 pp or more",
                  "other evaluation seeds [+1.9", "other tuning seeds [+1.70, +2.30]", "Over all 4 regimes: +0.25 pp",
                  "depth 2 −2.00 pp", "+1.00 pp [+0.60, +1.40] (tuning gave Adam + L2 no decay)"):  # fmt: skip
         assert part in words, part

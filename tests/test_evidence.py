@@ -16,9 +16,10 @@ from adamw_book.evidence import (
     decide,
     grid,
     paired,
+    printed,
     retrain,
-    scale_of,
     show,
+    unit_of,
     verdict,
 )
 from adamw_book.evidence.tables import some
@@ -115,24 +116,31 @@ def test_show(text, expected):
 
 
 @pytest.mark.parametrize(
-    ("metric", "scale"),
-    [("test balanced accuracy", "pp"), ("test client agreement", "pp"), ("client disagreement", "raw")],
+    ("metric", "unit"),
+    [
+        ("test balanced accuracy", "pp"),
+        ("test client agreement", "pp"),
+        ("client disagreement", ""),
+        ("bits saved per test byte", "bits"),
+        ("rise of the training loss", "nats"),
+        ("log2 of weak over strong pull", "doublings"),
+    ],
 )
-def test_shares_are_told_in_percentage_points_and_other_metrics_as_they_are(metric, scale):
-    assert scale_of(metric) == scale
+def test_each_effect_is_told_in_its_unit(metric, unit):
+    assert unit_of(metric) == unit
+    assert effect([0.5] * 8, metric=metric).parts(0)[0] == {"pp": "+50 pp"}.get(unit, f"0 {unit}".rstrip())
 
 
 def test_effect_as_text():
     found = Effect("AdamW", "Adam + L2", "test accuracy", pd.Series(dtype=float), 0.0123, -0.0045, 0.0201, 0.95, 24)
-    assert str(found) == "+0.0123 [−0.0045, +0.0201], n = 24"
-    assert found.text() == found.text("pp") == "+1.23 pp [−0.45, +2.01], n = 24"
+    assert found.text(unit="") == "+0.0123 [−0.0045, +0.0201], n = 24"
+    assert str(found) == found.text() == found.text(unit="pp") == "+1.23 pp [−0.45, +2.01], n = 24"
     assert found.contrast == "AdamW − (Adam + L2)"
     assert effect([0.5] * 8, metric="weight norm").text() == "+0.5000 [+0.5000, +0.5000], n = 8"
-    assert effect([12.5] * 8, metric="log2 ratio").text() == "+12.50 [+12.50, +12.50], n = 8"
+    assert effect([12.5] * 8, metric="log2 ratio").text() == "+12.50 doublings [+12.50, +12.50], n = 8"
     wide = Effect("AdamW", "Adam", "log2 ratio", pd.Series(dtype=float), 0.5, -0.25, 1.25, 0.95, 24)
-    assert str(wide) == "+0.50 [−0.25, +1.25], n = 24"
-    with pytest.raises(ValueError, match="scale is 'percent'"):
-        found.text("percent")
+    assert wide.text() == "+0.50 doublings [−0.25, +1.25], n = 24"
+    assert printed("bits", 0.0123, -0.0045, 0.0291, sign=False) == ("0.0123 bits", "[−0.0045, +0.0291]")
 
 
 # ---- grids

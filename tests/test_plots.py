@@ -401,7 +401,7 @@ def test_paired_strip_shows_seeds_mean_interval_and_the_band_that_does_not_matte
     band = ax.patches[0]
     assert (band.get_x(), band.get_width()) == pytest.approx((-0.5, 1.0))
     texts = [text.get_text() for text in ax.texts]
-    assert "\n".join(effects["deep"].parts("pp")) in texts
+    assert "\n".join(effects["deep"].parts(unit="pp")) in texts
     assert "← Adam + L2 better" in texts and "AdamW better →" in texts
     assert "difference in test accuracy (percentage points)" in ax.get_xlabel()
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["deep", "shallow"]
@@ -448,8 +448,8 @@ def test_paired_strip_keeps_its_band_visible_beside_far_larger_differences():
 
 
 def test_paired_strip_in_the_metrics_own_unit():
-    ax = paired_strip({"deep": effect(0.02, metric="weight norm")}, 0.005)
-    assert "difference in weight norm (Euclidean)" in ax.get_xlabel()
+    ax = paired_strip({"deep": effect(0.02, metric="test loss")}, 0.005)
+    assert "difference in test loss (nats)" in ax.get_xlabel()
     assert ax.patches[0].get_width() == pytest.approx(0.01)
 
 

@@ -14,7 +14,7 @@ tables, not models.
 """
 
 from .claims import MIN_SEEDS, OUTCOMES, Claim, close_call, decide, divided, judgements, verdict
-from .comparison import Effect, decimals_of, paired, scale_of, show
+from .comparison import Effect, paired, printed, show, unit_of
 from .designs import choose, edge_of, picks, resampled_counts, scores_of, search
 from .grids import grid, retrain
 from .maps import Pooled, holm, pooled, surviving
@@ -32,7 +32,6 @@ __all__ = [
     "choose",
     "close_call",
     "decide",
-    "decimals_of",
     "divided",
     "edge_of",
     "grid",
@@ -41,13 +40,14 @@ __all__ = [
     "paired",
     "picks",
     "pooled",
+    "printed",
     "resampled_counts",
     "retrain",
-    "scale_of",
     "scores_of",
     "search",
     "show",
     "smoothed",
     "surviving",
+    "unit_of",
     "verdict",
 ]

@@ -12,7 +12,11 @@ from scipy import stats
 
 from .tables import rows_at, some
 
-_FRACTIONS = ("accuracy", "recall", "client agreement")
+# What differences of a metric are printed in, by a word of its name. Percentage points are a hundred times the value.
+UNITS = {
+    "accuracy": "pp", "recall": "pp", "client agreement": "pp",
+    "halvings": "halvings", "log2": "doublings", "bits": "bits", "loss": "nats",
+}  # fmt: skip
 
 
 def show(x: float, digits: int = 3, unit: str = "", sign: bool = True) -> str:
@@ -27,16 +31,26 @@ def show(x: float, digits: int = 3, unit: str = "", sign: bool = True) -> str:
     return f"{text} {unit}" if unit else text
 
 
-def scale_of(metric: str) -> str:
-    """The scale on which differences of a metric read best: "pp" (percentage points) for accuracies, recalls and the
-    agreement of clients, else "raw"."""
-    return "pp" if any(word in metric.lower() for word in _FRACTIONS) else "raw"
+def unit_of(metric: str) -> str:
+    """The unit in which differences of a metric are printed (`UNITS`): "pp" (percentage points) for accuracies and the
+    like; "" for a metric without one."""
+    return next((unit for word, unit in UNITS.items() if word in metric.lower()), "")
 
 
-def decimals_of(scale: str, *numbers: float) -> int:
-    """The decimals that numbers on a scale are printed with: 2 for percentage points and for values beyond 1, else
-    4."""
-    return 2 if scale == "pp" or max(map(abs, numbers)) >= 1 else 4
+def printed(
+    unit: str, mean: float, low: float, high: float, digits: int | None = None, sign: bool = True
+) -> tuple[str, str]:
+    """A mean with its unit, and its interval, as two texts. digits: decimals, by default 2 for percentage points and
+    for values beyond 1, else 4.
+
+    >>> printed("pp", 0.0123, -0.0045, 0.0291), printed("bits", 0.0123, -0.0045, 0.0291)
+    (('+1.23 pp', '[−0.45, +2.91]'), ('+0.0123 bits', '[−0.0045, +0.0291]'))
+    """
+    if digits is None:
+        digits = 2 if unit == "pp" or max(abs(low), abs(high)) >= 1 else 4
+    factor = 100 if unit == "pp" else 1
+    bounds = ", ".join(show(factor * bound, digits) for bound in (low, high))
+    return show(factor * mean, digits, unit, sign), f"[{bounds}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,33 +139,21 @@ class Effect:
         if not self.differences.any():
             found.append("identical runs")
         elif self.carried:
-            factor, unit = (100, "pp") if scale_of(self.metric) == "pp" else (1, "")
-            found.append(f"few seeds carry the mean: the median is {show(factor * self.median, 2, unit)}")
+            median, _ = printed(unit_of(self.metric), self.median, 0, 0, digits=2)
+            found.append(f"few seeds carry the mean: the median is {median}")
         return found
 
-    def text(self, scale: str | None = None, digits: int | None = None) -> str:
-        """Mean, interval and number of seeds: "+1.23 pp [+0.45, +2.01], n = 24", or with scale "raw" "+0.0123 [...], n
-        = 24".
+    def parts(self, digits: int | None = None, unit: str | None = None) -> tuple[str, str]:
+        """The mean and its interval as two texts (`printed`), in the metric's own unit where none is named."""
+        unit = unit_of(self.metric) if unit is None else unit
+        return printed(unit, self.mean, self.low, self.high, digits)
 
-        scale: "pp" (percentage points: a hundred times the value), "raw", or None for what suits the metric. digits:
-        decimals, by default 2 for percentage points and for values beyond 1, else 4.
-        """
-        mean, interval = self.parts(scale, digits)
+    def text(self, digits: int | None = None, unit: str | None = None) -> str:
+        """Mean, interval and number of seeds: "+1.23 pp [+0.45, +2.01], n = 24"."""
+        mean, interval = self.parts(digits, unit)
         return f"{mean} {interval}, n = {self.n}"
 
-    def parts(self, scale: str | None = None, digits: int | None = None) -> tuple[str, str]:
-        """The mean and the interval as two texts, scaled and rounded as in `text`."""
-        scale = scale_of(self.metric) if scale is None else scale
-        if scale not in ("pp", "raw"):
-            raise ValueError(f"scale is {scale!r}; expected 'pp', 'raw' or None")
-        factor, unit = (100, "pp") if scale == "pp" else (1, "")
-        if digits is None:
-            digits = decimals_of(scale, self.low, self.high)
-        low, high = show(factor * self.low, digits), show(factor * self.high, digits)
-        return show(factor * self.mean, digits, unit), f"[{low}, {high}]"
-
-    def __str__(self) -> str:
-        return self.text("raw")
+    __str__ = text
 
 
 def _rounded(values: np.ndarray, *numbers: float) -> list[float]:

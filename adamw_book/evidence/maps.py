@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from .comparison import Effect
+from .comparison import Effect, printed
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Pooled:
     tau: float
     n: int
     confidence: float
+
+    def parts(self, unit: str) -> tuple[str, str]:
+        """The mean and its interval as two texts (`printed`)."""
+        return printed(unit, self.mean, self.low, self.high)
 
 
 def pooled(effects: Mapping[str, Effect], confidence: float = 0.95) -> Pooled:

@@ -9,15 +9,14 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from ..evidence import Effect, decimals_of, pooled, scale_of, show
-from .theme import ARM_STYLE, WIDTH, given_or_new, label_of, styled
+from ..evidence import Effect, pooled, unit_of
+from .theme import ARM_STYLE, WIDTH, given_or_new, styled
 
 
 @styled
 def paired_strip(
     effects: Mapping[str, Effect],
     smallest_effect: float,
-    scale: str | None = None,
     ax: Axes | None = None,
     together: bool = False,
 ) -> Axes:
@@ -26,10 +25,8 @@ def paired_strip(
     bar is thick as far as other evaluation seeds reach and thin to where other tuning seeds may move the mean, whose
     mark is an open circle where tuning gave one of the arms no decay. together: a diamond below, the mean of all
     regimes (`evidence.pooled`). Where differences reach so far that the band could not be seen, the axis is logarithmic
-    beyond twice `smallest_effect`, and says so.
-
-    scale: "pp" (percentage points), "raw", or None for what suits the metric. All effects compare the same two arms in
-    the same metric; otherwise ValueError.
+    beyond twice `smallest_effect`, and says so. All effects compare the same two arms in the same metric; otherwise
+    ValueError.
     """
     if not effects:
         raise ValueError("effects is empty; expected {regime: Effect}")
@@ -39,8 +36,8 @@ def paired_strip(
     if len(kinds) > 1:
         raise ValueError(f"effects compare different things: {sorted(kinds)}; expected one pair of arms and one metric")
     treatment, control, metric = kinds.pop()
-    scale = scale or scale_of(metric)
-    factor = 100 if scale == "pp" else 1
+    unit = unit_of(metric)
+    factor = 100 if unit == "pp" else 1
     ax = given_or_new(ax, (WIDTH, 1.5 + 0.62 * (len(effects) + together)))
     band = {"facecolor": "#E3E3E3", "edgecolor": "#767676", "linewidth": 0.8}  # its edges show where it is a hairline
     ax.axvspan(-factor * smallest_effect, factor * smallest_effect, zorder=0, **band)
@@ -61,7 +58,7 @@ def paired_strip(
         if not effect.undecayed:
             mark = {"marker": "|", "markersize": 14, "markeredgewidth": 3.2}
         ax.plot(factor * effect.mean, row + 0.28, color="black", zorder=4, **mark)
-        mean, interval = effect.parts(scale)
+        mean, interval = effect.parts()
         place = {"xycoords": ("axes fraction", "data"), "xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         ax.annotate(f"{mean}\n{interval}", (1, row + 0.05), fontsize=10.5, **place)
     rows = [textwrap.fill(regime, 16) for regime in effects]
@@ -69,9 +66,7 @@ def paired_strip(
         common, row = pooled(effects), len(rows)
         corners = [(common.low, 0), (common.mean, -0.22), (common.high, 0), (common.mean, 0.22)]
         ax.fill([factor * x for x, _ in corners], [row + y for _, y in corners], color="black", zorder=3)
-        digits = decimals_of(scale, common.low, common.high)
-        interval = f"[{show(factor * common.low, digits)}, {show(factor * common.high, digits)}]"
-        mean = show(factor * common.mean, digits, "pp" if scale == "pp" else "")
+        mean, interval = common.parts(unit)
         place = {"xycoords": ("axes fraction", "data"), "xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         ax.annotate(f"{mean}\n{interval}", (1, row), fontsize=10.5, **place)
         rows.append("all together")
@@ -81,8 +76,7 @@ def paired_strip(
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     size = factor * smallest_effect
-    below = f"below {size:g}" + (f" point{'s' * (size != 1)}" if scale == "pp" else "")
-    unit = "percentage points" if scale == "pp" else label_of(metric).removeprefix(metric).strip(" ()")
+    below = f"below {size:g}" + (f" point{'s' * (size != 1)}" if unit == "pp" else f" {unit}".rstrip())
     far = ""
     if max(np.abs(ax.get_xlim())) > 40 * size:
         ax.set_xscale("symlog", linthresh=2 * size, linscale=0.6)
@@ -91,8 +85,9 @@ def paired_strip(
         ax.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
         ax.minorticks_off()
         far = f"; logarithmic beyond ±{2 * size:g}"
+    told = "percentage points" if unit == "pp" else "" if unit in metric else unit
     ax.set_xlabel(
-        f"difference in {metric}{f' ({unit})' if unit else ''}\nshaded: {below}, too small to matter{far}", labelpad=36
+        f"difference in {metric}{f' ({told})' if told else ''}\nshaded: {below}, too small to matter{far}", labelpad=36
     )
     for side, words in ((0, f"← {control} better"), (1, f"{treatment} better →")):
         # a line each: side by side they would meet in a narrow figure
