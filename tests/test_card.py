@@ -161,7 +161,7 @@ def test_a_card_says_where_nothing_differs():
 
 
 def record(verdict="supported", effects=EFFECTS, chapter="generalization/overfitting", claim=CLAIM):
-    return SimpleNamespace(chapter=chapter, claim=claim, verdict=verdict, effects=effects)
+    return SimpleNamespace(chapter=chapter, page=chapter, claim=claim, verdict=verdict, effects=effects)
 
 
 def test_the_table_of_verdicts_shows_the_effects_that_decide():
