@@ -16,10 +16,12 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import nbformat
 import pytest
 from chromium import served
 from conftest import unavailable
 from contents import pages, source
+from exercises import exercises
 from plain_markdown import raw_constructs
 
 bs4 = pytest.importorskip("bs4", reason="the book's tools are not installed: pip install -r requirements.txt")
@@ -28,6 +30,7 @@ audit_pages = pytest.importorskip("audit_pages", reason="the book's tools are no
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 PAGES = pages(ROOT)
+FOLDS = ":is(.exercise, .solution)"
 WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
 CONTRAST = 4.5  # WCAG 2, level AA, for text
 
@@ -202,14 +205,14 @@ def test_page(opened, html: Path, site: str):
         ],
         "pictures that are not there": [src for src in page.locator("img").evaluate_all(IMAGES) if src],
         "warnings of a cell's code": page.locator(".output.stderr").all_inner_texts(),
-        "solutions that are not hidden": page.locator(".solution:not(.toggle-hidden)").count(),
+        "exercises and solutions that are not folded": page.locator(f"{FOLDS}:not(.toggle-hidden)").count(),
         "light boxes on a dark page": page.theme == "dark" and page.evaluate(LIGHT_BOXES),
         "text of low contrast": page.evaluate(LOW_CONTRAST, CONTRAST),
     }
     sizes = loaded_bytes(page, html, site)
     wrong["a heavy page"] = sizes if sum(sizes.values()) > audit_pages.WEIGHT else {}
     page.evaluate(UNFOLD)
-    wrong["solutions that do not open"] = page.locator(".solution.toggle-hidden").count()
+    wrong["exercises and solutions that do not open"] = page.locator(f"{FOLDS}.toggle-hidden").count()
     wrong["found by axe"] = axe_violations(page)
     page.set_viewport_size({"width": 320, "height": 640})
     wrong["wider than 320 px"] = page.evaluate(TOO_WIDE)
@@ -276,7 +279,12 @@ def test_the_notebook_beside_a_page_says_what_the_page_says(html: Path, page: st
     told = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
     assert any(told) and [found for sentence in told for found in raw_constructs(sentence)] == []
     assert re.findall(r"\\tag\{([\d.]+)\}", text) == re.findall(r'class="eqno">\(([\d.]+)', shown)
-    assert re.findall(r"### (Exercise [\d.]+)", text) == re.findall(r'caption-number">(Exercise [\d.]+)', shown)
+    titles = bs4.BeautifulSoup(shown, "html.parser").select(".exercise > .admonition-title")
+    asked = [" ".join(title.get_text().split()) for title in titles]
+    assert re.findall(r"### (Exercise .*)", text) == asked
+    solved = bs4.BeautifulSoup(shown, "html.parser").select(".solution > .admonition-title")
+    assert [title.get_text() for title in solved] == [f"Solution to {one.partition(' (')[0]}" for one in asked]
+    assert len(asked) == len(exercises(nbformat.read(source(ROOT, page), as_version=4)))
     for cited in re.findall(r'id="id\d+">\[<a class="reference internal"[^>]*>(.*?)</a>', shown):
         assert re.sub("</?em>", "*", unescape(cited)) in text + "".join(
             "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 import nbformat
 from chromium import chromium, served
 from contents import pages, source
+from exercises import exercises
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = (320, 390, 640)
@@ -105,14 +106,13 @@ def raw_in_colab(html: Path, name: str) -> int | None:
 
 
 def unchecked_exercises(path: Path) -> int | None:
-    """Exercises of a notebook whose solution does not end in `assert check.…`, which the execution of the chapter has
+    """Exercises of a notebook whose solution does not hold `assert check.…`, which the execution of the chapter has
     passed; None where it has none."""
     if path.suffix != ".ipynb":
         return None
-    text = "\n".join(f"{cell.cell_type}\n{cell.source}" for cell in nbformat.read(path, as_version=4).cells)
-    labels = re.findall(r"\{exercise\}.*\n:label: *([\w-]+)", text)
-    solutions = dict(re.findall(r"\{solution-start\} *([\w-]+)(.*?)\{solution-end\}", text, re.DOTALL))
-    return sum("assert check." not in solutions.get(label, "") for label in labels) if labels else None
+    found = exercises(nbformat.read(path, as_version=4))
+    checked = [any("assert check." in cell.source for cell in one.solution) for one in found]
+    return checked.count(False) if found else None
 
 
 def looked_up(context, site: str, name: str, word: str) -> tuple[int, int]:
