@@ -49,7 +49,7 @@ PAPER_FAULTS = """
 () => {
   const shown = (e) => e.checkVisibility() && e.getBoundingClientRect().width > 0;
   const article = document.querySelector("article.bd-article") ?? document.body;
-  const all = [...article.querySelectorAll("pre, table, img, mjx-math, details.claim-card")].filter(shown);
+  const all = [...article.querySelectorAll("pre, table, img, mjx-math, details.claim-card, .admonition")].filter(shown);
   const faults = [];
   for (const e of all) {
     const box = e.getBoundingClientRect(), style = getComputedStyle(e);
@@ -57,7 +57,7 @@ PAPER_FAULTS = """
     if (e.localName === "pre" && style.whiteSpace === "pre" && e.scrollWidth > e.clientWidth + 2)
       faults.push(`cut code: ${e.textContent.trim().slice(0, 40)}`);
     if (e.localName === "img" && box.height > 970) faults.push(`higher than a sheet: ${e.alt.slice(0, 40)}`);
-    if (e.localName === "details" && !e.open) faults.push(`folded: ${e.textContent.trim().slice(0, 40)}`);
+    if (e.matches("details:not([open]), .toggle-hidden")) faults.push(`folded: ${e.textContent.trim().slice(0, 40)}`);
   }
   const ground = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
   if (ground[3] !== 0 && Math.min(...ground.slice(0, 3)) < 200) faults.push("a dark page");
