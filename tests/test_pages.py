@@ -376,9 +376,10 @@ def test_an_exercise_opens_where_its_line_is_clicked_and_its_solution_after_it(m
     exercise, solution = menu.locator(".exercise").nth(1), menu.locator(".solution").nth(1)
     assert exercise.locator(".cell_input").is_visible() and exercise.locator(".cell_output").count() == 0
     assert solution.is_visible() and not solution.locator("section").is_visible()
+    solution.locator(".toggle-button").click()
+    assert solution.locator("section").is_visible()
     solution.locator("a").first.click()  # leads to its exercise, and folds nothing
     assert is_open(menu) == [False, True, False, False] and menu.url.endswith("#ex-shift-box")
-    solution.locator(".toggle-button").click()
     assert solution.locator("section").is_visible()
 
 
