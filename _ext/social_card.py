@@ -18,8 +18,8 @@ ARMS = {
 }  # what the record calls them, and what readers do
 SIZE = 1200, 630  # pixels, as those who show links ask for
 ALT = (
-    "Three heat maps of validation accuracy over learning rate and decay. For Adam + L2 and for AdamW as in torch the best "
-    "decays lie nearly level; for AdamW as in the paper they rise along the diagonal."
+    "Three heat maps of validation accuracy over learning rate and decay. For Adam + L2 and for AdamW as in torch the "
+    "best decays lie nearly level; for AdamW as in the paper they rise along the diagonal."
 )
 GROUND, INK, QUIET = "#0b4f6c", "#ffffff", "#cfe3ec"  # the ground of favicon.svg
 DPI = 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import sys
 import threading
@@ -12,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+TEXTS = (".html", ".css", ".js", ".svg", ".json", ".txt", ".xml")
 OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -50,21 +52,27 @@ def chromium() -> Iterator:
 
 
 @contextmanager
-def served(folder: Path, documents: dict[str, str] | None = None) -> Iterator[str]:
+def served(folder: Path, documents: dict[str, str] | None = None, compressed: bool = False) -> Iterator[str]:
     """The address, on this machine, of a server of the files in `folder`, and of `documents` (path → HTML) as if they
-    lay there."""
+    lay there. compressed: as publishers' servers send text."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *arguments) -> None:
             pass
 
         def do_GET(self) -> None:
-            if (document := (documents or {}).get(self.path)) is None:
-                return super().do_GET()
-            content = document.encode()
+            path = Path(self.translate_path(self.path))
+            if (document := (documents or {}).get(self.path)) is not None:
+                self.send(document.encode(), "text/html; charset=utf-8")
+            elif compressed and path.suffix in TEXTS and path.is_file():
+                self.send(gzip.compress(path.read_bytes()), self.guess_type(path), ("Content-Encoding", "gzip"))
+            else:
+                super().do_GET()
+
+        def send(self, content: bytes, kind: str, *headers: tuple[str, str]) -> None:
             self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(content)))
+            for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))), *headers):
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 
