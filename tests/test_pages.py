@@ -299,6 +299,8 @@ def test_what_is_written_of_a_page_is_clean(html: Path, page: str):
     assert [figure["src"] for figure in figures if not (figure.get("width") and figure.get("height"))] == []
     assert [figure["src"] for figure in soup.select("article img")[1:] if figure.get("loading") != "lazy"] == []
     assert soup.select("[tabindex]:is(mjx-container, .math), .math [tabindex]") == []
+    cards = [urlsplit(card["content"]).path for card in soup.select("meta[property='og:image']")]
+    assert [card for card in cards if not (html / "_static" / Path(card).name).is_file()] == []
     for code in soup.select("pre, code, script, style, mjx-container"):
         code.decompose()
     read = [
