@@ -63,6 +63,16 @@ FORMULAS = "() => document.querySelector('.math') ? window.formulasStand : null"
 PICTURES = "() => Promise.all([...document.images].map((e) => (e.loading = 'eager', e.decode().catch(() => 0))))"
 
 
+def rest(page, bytes_: dict[str, int], seconds: float = 1.0) -> None:
+    """Wait until no byte has come for so long. Playwright's own `networkidle` never comes on some pages behind a slow
+    line, whose last request it takes for pending."""
+    before, quiet = -1, 0.0
+    while quiet < seconds:
+        page.wait_for_timeout(100)
+        quiet = quiet + 0.1 if bytes_["plain"] == before else 0.0
+        before = bytes_["plain"]
+
+
 def opened(browser, address: str, line: dict = LINE) -> dict[str, float | None]:
     """What one opening of a page costs; formulas: None where there are none."""
     context = browser.new_context(viewport=SCREEN)
@@ -75,11 +85,12 @@ def opened(browser, address: str, line: dict = LINE) -> dict[str, float | None]:
         devtools.send("Network.enable")
         devtools.send("Network.emulateNetworkConditions", {"offline": False, **line})
         page.add_init_script(WATCH)
-        page.goto(address, wait_until="networkidle")
+        page.goto(address, wait_until="load")
+        rest(page, bytes_)
         found = {"first paint": page.evaluate(PAINT), "formulas": page.evaluate(FORMULAS), "MB": bytes_["line"] / 1e6}
         devtools.send("Network.emulateNetworkConditions", {"offline": False, **dict.fromkeys(line, -1), "latency": 0})
         page.evaluate(PICTURES)
-        page.wait_for_load_state("networkidle")
+        rest(page, bytes_)
         return found | {"MB of all": bytes_["plain"] / 1e6}
     finally:
         context.close()
