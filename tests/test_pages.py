@@ -308,6 +308,8 @@ def test_what_is_written_of_a_page_is_clean(html: Path, page: str):
     assert [figure["src"] for figure in soup.select("article img")[1:] if figure.get("loading") != "lazy"] == []
     assert soup.select("[tabindex]:is(mjx-container, .math), .math [tabindex]") == []
     assert soup.find_all(string=re.compile("Put your answer in place of")) == []
+    cards = [urlsplit(card["content"]).path for card in soup.select("meta[property='og:image']")]
+    assert [card for card in cards if not (html / "_static" / Path(card).name).is_file()] == []
     for code in soup.select("pre, code, script, style, mjx-container"):
         code.decompose()
     read = [

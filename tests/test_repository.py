@@ -102,6 +102,12 @@ def test_old_addresses_lead_to_pages_and_are_none():
     assert set(moved.values()) <= listed and not moved.keys() & listed
 
 
+def test_every_extension_of_the_build_is_asked_for():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    own = {path.stem for path in (ROOT / "_ext").glob("*.py") if "\ndef setup(app)" in path.read_text("utf-8")}
+    assert own == set(config["sphinx"]["local_extensions"])
+
+
 def test_labels_are_the_only_ones_of_their_name():
     found = [label for path in NOTEBOOKS for label in re.findall(r":label: *([\w-]+)", path.read_text("utf-8"))]
     assert found and sorted({label for label in found if found.count(label) > 1}) == []

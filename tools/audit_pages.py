@@ -153,6 +153,8 @@ def look(context, site: str, html: Path, name: str) -> tuple[dict[str, float | N
         page.set_viewport_size({"width": width, "height": 844})
         found[str(width)] = page.evaluate(WIDE)
     page.set_viewport_size({"width": PAPER, "height": 970})
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")  # as a reader has it who prints
     page.emulate_media(media="print", color_scheme="dark")
     page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     faults = page.evaluate(PAPER_FAULTS)
