@@ -133,14 +133,14 @@ class Box:
             optimizer.train()
         return optimizer
 
-    def changed(self) -> dict[str, tuple]:
-        """Coefficients → (given, held), where the groups of an optimizer do not hold what it was given."""
-        group = self.optimizer([self._parameter(starts())], PROBING).param_groups[0]
-        found = {}
-        for key, given in self._native(PROBING).items():
-            held = group.get(key, given)
-            if np.shape(held) == np.shape(given) and not np.allclose(held, given, rtol=1e-6):
-                found[key] = given, held
+    def held(self, **values) -> dict:
+        """Coefficients as the groups of an optimizer hold them that was given these, in the place of ``PROBING``'s."""
+        values, found = PROBING | values, {}
+        group = self.optimizer([self._parameter(starts())], values).param_groups[0]
+        for name in self.names:
+            own = [group.get(key, given) for key, given in self._native({name: values[name]}).items()]
+            own = [tuple(map(float, one)) if np.ndim(one) else float(one) for one in own]
+            found[name] = own[0] if len(own) == 1 else tuple(own)
         return found
 
     def stepped(self) -> tuple:

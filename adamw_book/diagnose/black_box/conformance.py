@@ -101,7 +101,7 @@ class Asked:
         self.box = box
         self.answers: dict[str, str] = {}
         self.findings: list[Difference] = []
-        self.driven_effects: dict[int, dict] = {}
+        self.driven_effects: dict[tuple, dict] = {}
         self.usual = tuple((k, v) for k, v in keywords.items() if k in USUAL and k in box.names and v)
 
     def all(self) -> None:
@@ -132,16 +132,25 @@ class Asked:
     def has(self, *codes: str) -> bool:
         return any(finding.code in codes for finding in self.findings)
 
-    def found(self, code: str, rule: Rule | None = None, situation: str = "plain", forgets: str = "", **values) -> None:
+    def found(
+        self,
+        code: str,
+        rule: Rule | None = None,
+        situation: str = "plain",
+        forgets: str = "",
+        instead: tuple = (),
+        **values,
+    ) -> None:
         """Add a finding, with the effect of ``rule`` in a situation."""
-        sized = effect(rule, situation, forgets, self.usual) if rule else {}
+        sized = effect(rule, situation, forgets, self.usual, instead) if rule else {}
         self.findings.append(difference(code, sized, situation, **values))
 
-    def driven(self, code: str, times: int = 1, **values) -> None:
+    def driven(self, code: str, situation: str = "all", times: int = 1, **values) -> None:
         """Add a finding that no rule describes: its effect is that of all differences, as the optimizer shows it."""
-        if times not in self.driven_effects:
-            self.driven_effects[times] = measured(self.box, times, **dict(self.usual))
-        self.findings.append(difference(code, self.driven_effects[times], "all", **values))
+        asked = situation, times
+        if asked not in self.driven_effects:
+            self.driven_effects[asked] = measured(self.box, *asked, **dict(self.usual))
+        self.findings.append(difference(code, self.driven_effects[asked], situation, **values))
 
     def step(self) -> Step:
         step = step_of(self.box)
@@ -234,7 +243,7 @@ class Asked:
         if skipped:
             self.found("undecayed_shapes", Rule("none"), "own decay", axes=axes(skipped))
         if others:
-            self.found("steps_differ_by_shape", axes=axes(others))
+            self.driven("steps_differ_by_shape", f"all, {others[0]}", axes=axes(others))
         return "all alike" if not skipped + others else f"{axes(skipped + others)}: not as a matrix"
 
     def together(self, rule: Rule | None) -> str:
@@ -245,9 +254,9 @@ class Asked:
         elif found == "counts":
             self.found("step_count_per_parameter", Rule(), "several")
         elif found == "late":
-            self.found("late_start")
+            self.driven("late_start", "all, late")
         elif found == "something":
-            self.found("parameters_mixed")
+            self.driven("parameters_mixed", "all, beside")
         return {
             "nothing": "have no influence", "count": "share a step count",
             "counts": "share a step count, each adds to it", "something": "change what a parameter does",
@@ -265,10 +274,14 @@ class Asked:
         if own or later:
             return "ignored: " + ", ".join([*own, *(f"{name} changed later" for name in later if name not in own)])
         taken = [name for name in PROBING if name in self.box.names]
-        for name, (given, held) in self.box.changed().items():
-            self.found(
-                "coefficients_changed", name=name, given=given, held=f"{held:.3g}" if np.ndim(held) == 0 else held
-            )
+        usual = self.box.held(**USUAL | dict(self.usual))
+        for name, held in self.box.held().items():
+            given = PROBING[name]
+            if np.shape(held) == np.shape(given) and not np.allclose(held, given, rtol=1e-6):
+                shown = f"{held:.3g}" if np.ndim(held) == 0 else held
+                called = " and ".join(self.box.names[name])
+                self.found("coefficients_changed", Rule(), "held", instead=((name, usual[name]),), name=called,
+                           given=given, held=shown)  # fmt: skip
         return f"each may have its own {', '.join(taken)}, and change them"
 
     def checkpoint(self, rule: Rule | None) -> str:
@@ -277,8 +290,10 @@ class Asked:
             self.found("checkpoint_raises", what=lost)
             return lost
         if lost in ("", "something", "coefficients"):
-            if lost:
-                self.found("checkpoint_loses", what=LOST[lost])
+            if lost == "coefficients":
+                self.found("checkpoint_loses", Rule(), "own lr, resumed", what=LOST[lost])
+            elif lost:
+                self.driven("checkpoint_loses", "all, resumed", what=LOST[lost])
         else:
             self.found("checkpoint_loses", Rule(), "resumed", lost, what=LOST[lost])
         return f"loses {LOST[lost]}" if lost else "nothing is lost"
@@ -294,7 +309,11 @@ class Asked:
                 self.driven("state_narrow", weights=own, state=shown)
         cast = state.loaded and state.loaded != self.box.state_dtypes
         if cast and {*self.box.state_dtypes, *state.loaded} & {*NARROW}:
-            self.found("state_cast", before=shown, after=" and ".join(state.loaded))
+            names = {"before": shown, "after": " and ".join(state.loaded)}
+            if {shown, names["after"]} <= {"float64", "float32", "bfloat16", "float16"}:
+                self.found("state_cast", Rule(state=shown, loaded=names["after"]), "resumed", **names)
+            else:
+                self.driven("state_cast", "all, resumed", **names)
         if state.error > self.box.tolerance and rule:
             self.driven("state_coarse", times=32, off=percent(state.error))
         return f"{shown}, for weights in {own}"

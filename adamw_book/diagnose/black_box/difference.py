@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 
 from ..auditing.finding import Finding
-from .effects import SITUATIONS
+from . import effects
 
 # code → (severity, what is said, what would be AdamW)
 WORDS = {
@@ -271,10 +271,14 @@ WORDS = {
 }
 
 
+STOPS = ("raises", "checkpoint_raises")
+
+
 @dataclass(frozen=True)
 class Difference(Finding):
     """A finding with ``effect``: {steps: root mean square difference of the weights from AdamW's, in units of theirs},
-    inf where they have left all bounds, {} where none was computed; ``where``: the situation that it is meant for."""
+    inf where they have left all bounds, without the steps that would have taken too long, {} where there can be none;
+    ``where``: the situation that it is meant for."""
 
     effect: dict[int, float] = field(default_factory=dict)
     where: str = ""
@@ -284,17 +288,21 @@ class Difference(Finding):
         return asdict(self) | {"effect": sizes}
 
     def size(self) -> str:
-        """The effect in words, "" where there is none."""
+        """The effect in words, and where it has none why; "" for a note that changes no weights."""
+        if self.code in STOPS:
+            return "It stops there: no weights come of it that could be compared."
         if not self.effect:
-            return ""
+            return "" if self.severity == "note" else "What that does to the weights could not be measured."
+        left = [steps for steps in effects.STEPS if steps not in self.effect]
         sizes = [f"{percent(size)} after {steps:,} steps" for steps, size in self.effect.items()]
-        return f"The weights then differ from AdamW's by {' and by '.join(sizes)}{self.where}."
+        found = f"The weights then differ from AdamW's by {' and by '.join(sizes)}{self.where}."
+        return found + (f" {left[0]:,} steps could not be waited for." if left else "")
 
 
 def difference(code: str, effect: dict | None = None, situation: str = "plain", **values) -> Difference:
     """The finding of a code in ``WORDS``, with the values that its words name."""
     severity, text, fix = WORDS[code]
-    return Difference(code, severity, text.format(**values), fix, effect or {}, SITUATIONS[situation])
+    return Difference(code, severity, text.format(**values), fix, effect or {}, effects.SITUATIONS[situation])
 
 
 def percent(share: float) -> str:

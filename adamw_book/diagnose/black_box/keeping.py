@@ -56,6 +56,7 @@ def ignored_by_groups(box: Box) -> tuple[list[str], list[str]]:
     given = gradients(5)
     one, two = [[g] for g in given], [[g, g] for g in given]
     [base] = box.drive([starts()], one)
+    alike = box.drive([starts(), starts()], two, own=[{}, {}])[1]
     own, later = [], []
     for name in box.names:
         other = {name: OTHER[name]}
@@ -63,7 +64,6 @@ def ignored_by_groups(box: Box) -> tuple[list[str], list[str]]:
         if differ(wanted, base) <= 2 * box.tolerance:
             continue
         found = box.drive([starts(), starts()], two, own=[{}, other])[1]
-        alike = box.drive([starts(), starts()], two, own=[{}, {}])[1]
         if differ(found, alike) <= box.tolerance:
             own.append(name)
 
@@ -84,16 +84,7 @@ def checkpoint_loses(box: Box, rule: Rule | None) -> str:
 
     def resume(values: dict, loads: bool = True):
         def between(optimizer, t):
-            if t != half:
-                return None
-            params = [p for group in optimizer.param_groups for p in group["params"]]
-            new = box.optimizer(params, values)
-            if loads:
-                saved = io.BytesIO()
-                torch.save(optimizer.state_dict(), saved)
-                saved.seek(0)
-                new.load_state_dict(torch.load(saved, weights_only=False))
-            return new
+            return reloaded(box, optimizer, values, loads) if t == half else None
 
         return box.drive([starts()], [[g] for g in given], between=between)[0]
 
@@ -116,6 +107,17 @@ def checkpoint_loses(box: Box, rule: Rule | None) -> str:
         if differ(path, resumed) <= 2 * box.tolerance:
             return forgets
     return "something"
+
+
+def reloaded(box: Box, optimizer, values: dict, loads: bool = True):
+    """A new optimizer with these coefficients, for the same parameters; loads: and with what a checkpoint kept."""
+    new = box.optimizer([p for group in optimizer.param_groups for p in group["params"]], values)
+    if loads:
+        saved = io.BytesIO()
+        torch.save(optimizer.state_dict(), saved)
+        saved.seek(0)
+        new.load_state_dict(torch.load(saved, weights_only=False))
+    return new
 
 
 class State(NamedTuple):
