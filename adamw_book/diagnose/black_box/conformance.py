@@ -40,6 +40,7 @@ FOLLOWS = {
     "nothing": "lr_independent", "schedule": "lr_independent_scheduled", "first": "decay_ignores_schedule",
     "square": "decay_by_lr_squared",
 }  # fmt: skip
+SLACK = 3  # tolerances that all of it together, decay and step, may be off
 RESTS = "the parameter rests"
 LOST = {
     "all": "its whole state", "step": "the step count", "exp_avg": "the first moment",
@@ -80,7 +81,8 @@ def conformance(
     name = name or f"{make_optimizer.__module__}.{getattr(make_optimizer, '__qualname__', '…')}"
     asked = Asked(box, keywords)
     asked.all()
-    return Conformance(name, str(box.dtype).removeprefix("torch."), str(device), asked.answers, sort(asked.findings))
+    dtype = str(box.dtype).removeprefix("torch.")
+    return Conformance(name, dtype, str(device), asked.answers, sort(asked.findings), SLACK * box.tolerance)
 
 
 def require(make_optimizer: Callable, allow: Collection[str] = (), **arguments) -> Conformance:
@@ -325,12 +327,12 @@ class Asked:
         [path] = box.drive([starts(seed=9)], [[g] for g in given], lrs=lrs)
         error = differ(path, simulate(rule, path[0], given, **box.in_force() | {"lr": lrs}))
         where = ""
-        if error <= 3 * box.tolerance and box.dtype != torch.bfloat16:  # in bfloat16 the usual steps are lost
+        if error <= SLACK * box.tolerance and box.dtype != torch.bfloat16:  # in bfloat16 the usual steps are lost
             given, where = gradients(60, seed=8), " at the usual coefficients"
             given[:, -1] = given[:, 0]  # none without gradient: what is divided by ε there may leave all bounds
             [path] = box.drive([0.02 * starts(seed=9)], [[g] for g in given], **USUAL)
             error = differ(path, simulate(rule, path[0], given, **box.in_force(**USUAL)))
-        if error > 3 * box.tolerance:
+        if error > SLACK * box.tolerance:
             self.driven("unnamed", off=percent(error), where=where)
             return f"{percent(error)} off"
         return "the path is that of these answers"
