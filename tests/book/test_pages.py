@@ -27,7 +27,7 @@ from plain_markdown import raw_constructs
 bs4 = pytest.importorskip("bs4", reason="the book's tools are not installed: pip install -r requirements.txt")
 audit_pages = pytest.importorskip("audit_pages", reason="the book's tools are not installed")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 PAGES = pages(ROOT)
 FOLDS = ":is(.exercise, .solution)"

@@ -28,7 +28,7 @@ from search_words import words  # noqa: E402
 from social_card import ALT, CARD, SIZE, _draw, maps  # noqa: E402
 from sphinx.search import IndexBuilder  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 STORES = [
     f"_search_index_{name}"

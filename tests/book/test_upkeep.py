@@ -20,7 +20,7 @@ import outward_links  # noqa: E402
 from build_status import table  # noqa: E402
 from cost import Cost  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # A process that computes for half a second in itself, and whose child holds 60 MB
 BUSY = """

@@ -26,7 +26,7 @@ pytest.importorskip("jupyter_book", reason="the book's tools are not installed: 
 build_book = pytest.importorskip("build_book")
 formulas = pytest.importorskip("formulas")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ORIGIN = "/srv/somewhere/book.git"  # as a clone of a folder has it
 
 

@@ -21,7 +21,7 @@ import pdf  # noqa: E402
 from bs4 import BeautifulSoup  # noqa: E402
 from one_document import one_document, rewritten  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 
 PAGE = """<!DOCTYPE html><html lang="en" data-theme="auto"><head><link rel="stylesheet" href="{up}_static/book.css">

@@ -20,7 +20,7 @@ from exercises import exercises  # noqa: E402
 from plain_edition import Origin, plain, setup_code, write_plain  # noqa: E402
 from plain_markdown import Book, Translator, raw_constructs  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = [page for page in pages(ROOT) if source(ROOT, page).suffix == ".ipynb"]
 SITE = "https://someone.github.io/book"
 ORIGIN = Origin("https://github.com/someone/book", "main", "0123456789" * 4, SITE)
