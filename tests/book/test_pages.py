@@ -164,6 +164,25 @@ TOO_WIDE = """
 """
 
 
+# Icons of a font that the page does not bring, and buttons on which nothing is drawn
+LOST_ICONS = """
+() => {
+  const found = [];
+  for (const e of document.querySelectorAll("body *")) {
+    for (const side of ["::before", "::after"]) {
+      const style = getComputedStyle(e, side), [sign] = style.content.match(/[\\ue000-\\uf8ff]/) ?? [];
+      const lost = sign && !/^"?Font Awesome 6 Free\\b/.test(style.fontFamily);
+      if (lost) found.push(`${side} <${e.localName} ${e.className}>`);
+    }
+  }
+  for (const button of document.querySelectorAll(".bd-header-article button")) {
+    const drawn = [...button.querySelectorAll("svg, img")].some((e) => e.getBoundingClientRect().width > 8);
+    if (button.checkVisibility() && !drawn && !button.innerText.trim()) found.push(`<${button.className}>`);
+  }
+  return found;
+}
+"""
+
 # As a reader who looks at everything has it: folded code shown, solutions open
 UNFOLD = """
 () => {
@@ -206,6 +225,9 @@ def test_page(opened, html: Path, site: str):
         "pictures that are not there": [src for src in page.locator("img").evaluate_all(IMAGES) if src],
         "warnings of a cell's code": page.locator(".output.stderr").all_inner_texts(),
         "exercises and solutions that are not folded": page.locator(f"{FOLDS}:not(.toggle-hidden)").count(),
+        "light boxes on a dark page": page.theme == "dark" and page.evaluate(LIGHT_BOXES),
+        "icons that are not there": page.evaluate(LOST_ICONS),
+        "text of low contrast": page.evaluate(LOW_CONTRAST, CONTRAST),
     }
     sizes = loaded_bytes(page, html, site)
     wrong["a heavy page"] = sizes if sum(sizes.values()) > audit_pages.WEIGHT else {}
