@@ -225,9 +225,7 @@ def test_page(opened, html: Path, site: str):
         "pictures that are not there": [src for src in page.locator("img").evaluate_all(IMAGES) if src],
         "warnings of a cell's code": page.locator(".output.stderr").all_inner_texts(),
         "exercises and solutions that are not folded": page.locator(f"{FOLDS}:not(.toggle-hidden)").count(),
-        "light boxes on a dark page": page.theme == "dark" and page.evaluate(LIGHT_BOXES),
         "icons that are not there": page.evaluate(LOST_ICONS),
-        "text of low contrast": page.evaluate(LOW_CONTRAST, CONTRAST),
     }
     sizes = loaded_bytes(page, html, site)
     wrong["a heavy page"] = sizes if sum(sizes.values()) > audit_pages.WEIGHT else {}
