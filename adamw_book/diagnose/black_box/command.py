@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         device = device_of(options.device)
         made = find(options.target)
         found = conformance(made, DTYPES.get(options.dtype), device, name=options.target, **keywords)
-    except (CouldNotRun, ValueError, TypeError) as error:
+    except (CouldNotRun, ValueError, TypeError, RuntimeError) as error:
         print(f"conformance: {error}", file=sys.stderr)
         return 2
     print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if options.json else found)
