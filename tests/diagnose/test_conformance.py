@@ -238,12 +238,27 @@ def test_the_command_finds_a_class_a_module_and_a_file(capsys, tmp_path, short):
         (["torch.optim.AdamW", "lr=-1"], "Invalid learning rate"),
         (["torch.optim.AdamW", "weight_decay=abc"], "it cannot be made"),
         (["torch.nn.Linear"], "it cannot be made"),
-        (["torch.optim.AdamW", "--device", "nowhere"], "device"),
+        (
+            ["torch.optim.AdamW", "--device", "nowhere"],
+            "device: torch knows none that is called 'nowhere'; here it can",
+        ),
+        (["torch.optim.AdamW", "--device", "meta"], "device: meta cannot be used on this machine"),
     ],
 )
 def test_the_command_says_what_is_wrong_and_returns_2(capsys, arguments, words):
     status, out, err = on_the_command_line(capsys, *arguments)
     assert (status, out) == (2, "") and words in err and err.startswith("conformance: ") and "Traceback" not in err
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:99"])
+def test_a_gpu_that_is_not_there_is_told_in_one_line(device, capsys):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    status, out, err = on_the_command_line(capsys, "torch.optim.AdamW", "--device", device)
+    assert (status, out) == (2, "") and err.startswith(f"conformance: device: {device} cannot be used on this machine")
+    assert err.count("\n") == 1 and "here it can be cpu" in err
+    with pytest.raises(ValueError, match=f"device: {device} cannot be used"):
+        conformance(torch.optim.AdamW, device=device)
 
 
 def test_the_command_runs_as_a_user_starts_it():

@@ -17,6 +17,7 @@ from .keeping import checkpoint_loses, ignored_by_groups, state_of, together
 from .report import Conformance
 from .rule import Rule, simulate
 from .steps import Step, step_of
+from .target import device_of
 
 # (field, value) of the Rule → code of the finding
 OF_STEP = {
@@ -71,18 +72,19 @@ def conformance(
         keywords: of ``make_optimizer``. lr, weight_decay, betas and eps among them are what effects are computed at.
 
     Raises CouldNotRun, which says what was said, for one that cannot be made or stepped; TypeError for what cannot be
-    called, and ValueError for another dtype.
+    called, and ValueError for another dtype, or a device that is not here.
     """
     if not callable(make_optimizer):
         raise TypeError(f"make_optimizer: {make_optimizer!r}; a class or a function of the parameters is needed")
     if dtype not in (None, torch.float64, torch.float32, torch.bfloat16):
         raise ValueError(f"dtype: {dtype}; torch.float64, torch.float32, torch.bfloat16 or None is needed")
-    box = open_box(make_optimizer, keywords, dtype, str(device))
+    device = device_of(device)
+    box = open_box(make_optimizer, keywords, dtype, device)
     name = name or f"{make_optimizer.__module__}.{getattr(make_optimizer, '__qualname__', '…')}"
     asked = Asked(box, keywords)
     asked.all()
     dtype = str(box.dtype).removeprefix("torch.")
-    return Conformance(name, dtype, str(device), asked.answers, sort(asked.findings), SLACK * box.tolerance)
+    return Conformance(name, dtype, device, asked.answers, sort(asked.findings), SLACK * box.tolerance)
 
 
 def require(make_optimizer: Callable, allow: Collection[str] = (), **arguments) -> Conformance:
