@@ -134,7 +134,7 @@ class Effect:
         return float(2 * stats.norm.sf(abs(self.mean) / self.error)) if self.error > 0 else 0.0
 
     def remarks(self) -> list[str]:
-        """What a reader of the mean should know: an arm without decay, no difference at all, few seeds that carry it."""
+        """What a reader of the mean should know: an arm without decay, seeds that do not differ, few that carry it."""
         found = [f"tuning gave {arm} no decay" for arm in self.undecayed]
         if not self.differences.any():
             found.append("no seed differs")
