@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adamw_book.diagnose import conformance
-from adamw_book.diagnose.black_box.difference import WORDS
+from adamw_book.diagnose.black_box.words import WORDS
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
