@@ -10,8 +10,9 @@ from planted import BOTH, DECAY, STEP, Forgets, Trips, codes, planted
 
 from adamw_book.diagnose import conformance
 from adamw_book.diagnose.black_box import effects
-from adamw_book.diagnose.black_box.difference import WORDS, difference
+from adamw_book.diagnose.black_box.difference import difference
 from adamw_book.diagnose.black_box.rule import Rule, simulate
+from adamw_book.diagnose.black_box.words import WORDS
 
 LENGTH = 20
 DOUBLED = STEP.replace("-lr", "-lr * {}")
