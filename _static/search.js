@@ -75,7 +75,7 @@
     }
     for (const formula of article.querySelectorAll(".math"))
       if (words.some((word) => new RegExp(word, "iu").test(said(formula)))) formula.classList.add("highlighted");
-    const seen = (e) => e.checkVisibility({ visibilityProperty: true });
+    const seen = (e) => e.checkVisibility() && !e.closest(".toggle-hidden, .dropdown:not(.toggle)"); // folded, or about to be
     const all = [...article.querySelectorAll(".highlighted")];
     const first = all.find(seen) ?? all[0];
     unfold(first); // folds.js

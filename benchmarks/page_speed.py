@@ -1,7 +1,8 @@
 """The built pages over a slow line, nothing of them in the cache: when is something seen, when do the formulas stand?
 
 Chromium's network is held to 1.6 Mbit/s down, 0.75 up and 150 ms before each answer (a slow 4G line); text comes
-compressed, as publishers' servers send it. The processor is this machine's own. For each page, on a phone's screen:
+compressed, as publishers' servers send it. The processor is this machine's own, and what else it does makes the times
+longer: the load is in the record. For each page, on a phone's screen:
 
     first paint   seconds until the first text or picture is seen (first contentful paint)
     formulas      seconds until all formulas are in the page and their fonts have come

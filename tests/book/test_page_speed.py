@@ -29,7 +29,7 @@ def site(tmp_path: Path):
     formula = '<span class="math"><mjx-container>x</mjx-container></span>'
     (tmp_path / "formula.html").write_text(PAGE.format(formula=formula, long="again " * 30_000))
     (tmp_path / "text.html").write_text(PAGE.format(formula="", long=""))
-    (tmp_path / "font.woff").write_bytes(random.Random(0).randbytes(200_000))  # a second over the line
+    (tmp_path / "font.woff").write_bytes(random.Random(0).randbytes(600_000))  # three seconds over the line
     circle = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><!-- {} --></svg>'
     (tmp_path / "far.svg").write_text(circle.format("far " * 20_000))
     with served(tmp_path, compressed=True) as address:
@@ -39,9 +39,9 @@ def site(tmp_path: Path):
 def test_formulas_stand_when_their_font_has_come_over_the_line(speed, site: str, browser):
     found = speed.opened(browser, f"{site}/formula.html")
     # only what the line makes certain: a busy machine is slower, none is faster
-    assert found["first paint"] > 0.15 and found["formulas"] > 0.15 + 0.15 + 1.0, found
+    assert found["first paint"] > 0.15 and found["formulas"] > 0.15 + 0.15 + 3.0, found
     # text is compressed on the line, and a picture further down is not loaded before it is asked for
-    assert 0.2 < found["MB"] < 0.21 and found["MB of all"] == pytest.approx(0.2 + 0.18 + 0.08, abs=0.005)
+    assert 0.6 < found["MB"] < 0.61 and found["MB of all"] == pytest.approx(0.6 + 0.18 + 0.08, abs=0.005)
 
 
 def test_a_page_without_formulas_waits_for_none(speed, site: str, browser):

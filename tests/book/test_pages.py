@@ -393,7 +393,8 @@ def test_the_exercises_are_a_line_each(menu):
 @pytest.mark.parametrize("place", [".caption-number", ".toggle-button", "svg"])
 def test_an_exercise_opens_where_its_line_is_clicked_and_its_solution_after_it(menu, place: str):
     line = menu.locator(".exercise > .admonition-title").nth(1)
-    line.locator(place).click(force=True)  # the number lets a click through to its line
+    at, it = line.bounding_box(), line.locator(place).first.bounding_box()
+    line.click(position={"x": it["x"] - at["x"] + it["width"] / 2, "y": it["y"] - at["y"] + it["height"] / 2})
     assert is_open(menu) == [False, True, False, False]
     exercise, solution = menu.locator(".exercise").nth(1), menu.locator(".solution").nth(1)
     assert exercise.locator(".cell_input").is_visible() and exercise.locator(".cell_output").count() == 0
@@ -406,7 +407,7 @@ def test_an_exercise_opens_where_its_line_is_clicked_and_its_solution_after_it(m
 
 
 def test_an_exercise_opens_by_keyboard_and_its_button_is_called_by_its_name(menu):
-    button = menu.get_by_role("button", name="Exercise 5.3 (Does decay still hurt")
+    button = menu.get_by_role("button", name=re.compile(r"Exercise [\d.]+ \(Does decay still hurt"))
     assert button.get_attribute("aria-expanded") == "false" and button.evaluate(FOCUS)
     menu.keyboard.press("Enter")
     assert is_open(menu) == [False, False, True, False] and button.get_attribute("aria-expanded") == "true"
@@ -427,17 +428,20 @@ def test_an_address_opens_the_exercise_that_it_names(menu, arrives: bool):
     assert menu.locator(".exercise").nth(2).evaluate("e => Math.abs(e.getBoundingClientRect().top) < innerHeight")
 
 
-@pytest.mark.parametrize(("word", "fold"), [("cutting", ".exercise"), ("repairs", ".solution")])
-def test_a_search_leads_into_the_fold_that_has_what_it_found(menu, site: str, word: str, fold: str):
-    """Each of the words stands once on the page."""
+@pytest.mark.parametrize(
+    ("word", "place", "opened"),
+    # each of the first two stands once on the page, the last in a solution and then in the references
+    [("cutting", ".exercise", 1), ("repairs", ".solution", 1), ("correlations", "#references", 0)],
+)
+def test_a_search_opens_a_fold_where_what_it_found_is_in_none_but_folds(menu, site: str, word: str, place: str, opened):
     menu.goto(f"{site}/search.html?q={word}")
     menu.locator(f"#search-results li a[href*={EXERCISED.split('/')[-1]}]").first.click()
     menu.wait_for_url(f"**/{EXERCISED}.html*")
-    found = menu.locator(f"{fold} .highlighted")
+    found = menu.locator(f"{place} .highlighted").first
     found.wait_for(state="visible")
     menu.wait_for_timeout(300)
-    assert found.count() == 1 and found.evaluate("e => Math.abs(e.getBoundingClientRect().top) < innerHeight")
-    assert menu.locator(f"{FOLDS}:not(.toggle-hidden)").count() == 1
+    assert found.evaluate("e => Math.abs(e.getBoundingClientRect().top) < innerHeight")
+    assert menu.locator(f"{FOLDS}:not(.toggle-hidden)").count() == opened
 
 
 def test_without_scripts_every_exercise_and_solution_is_read(site: str, browser):

@@ -181,6 +181,28 @@ def test_a_small_book_is_printed_with_bookmarks_numbers_and_links(printed: pypdf
     assert loose_fonts(printed) == []
 
 
+def test_a_high_figure_leaves_room_on_its_page_and_a_folded_result_has_no_frame(browser, book: Path):
+    """With the book's own styles, which come first and are to be overruled."""
+    if not any(map(shutil.which, chromium.NAMES)):
+        pytest.skip("no Chromium was found")
+    html = book / "_build" / "html"
+    (html / "_images" / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="400" height="900"/>')
+    (html / "_static" / "book.css").write_text(
+        (ROOT / "_static" / "book.css").read_text() + ".admonition { border: 4px solid blue }"
+    )
+    one = (html / "one.html").read_text().replace('class="hide ', 'class="admonition hide ')
+    (html / "one.html").write_text(one)
+    text, _ = one_document(book, html, "", offer_pdf.STYLE.read_text(encoding="utf-8"))
+    with chromium.served(html, {"/book.html": text}) as site:
+        page = browser.new_page(viewport={"width": pdf.TEXT_WIDTH, "height": 970})
+        page.emulate_media(media="print")
+        page.goto(f"{site}/book.html")
+        millimetres = page.locator(".cell_output img").bounding_box()["height"] * 25.4 / 96
+        frames = page.locator(".cell .hide").evaluate_all("all => all.map(e => getComputedStyle(e).borderLeftWidth)")
+        page.close()
+    assert 100 < millimetres <= 140.1 and frames == ["0px"]
+
+
 def test_what_does_not_fit_on_a_page_is_refused(browser, book: Path):
     if not any(map(shutil.which, chromium.NAMES)):
         pytest.skip("no Chromium was found")
