@@ -29,7 +29,7 @@ help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
 	@echo 'make pdf         print the built book as one PDF, and offer it on the pages (needs Chromium)'
 	@echo 'make test        unit tests, formula checks and every notebook, on the CPU'
-	@echo 'make test-elsewhere  all tests but notebooks and pages, with the arithmetic and threads of another processor'
+	@echo 'make test-elsewhere  the tests of the package, with the arithmetic and threads of another processor'
 	@echo 'make engines     install Ray, Dask, Flower, torchao and ONNX Runtime, so that their tests run, too'
 	@echo 'make pages       check the built pages in Chromium'
 	@echo 'make audit-pages a table of every page and what may be wrong with it: zeros where zeros belong'
@@ -76,13 +76,13 @@ test: $(STAMP)
 # Without vector instructions, with the same results of MKL on every make, and two threads an operation.
 test-elsewhere: $(STAMP)
 	env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS CUDA_VISIBLE_DEVICES= ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=2 $(BIN) -m pytest \
-		-n $(WORKERS) --dist worksteal --ignore tests/test_notebooks.py --ignore tests/test_pages.py tests
+		-n $(WORKERS) --dist worksteal --ignore tests/book tests
 
 engines: $(STAMP)
 	$(BIN) -m pip install --disable-pip-version-check --requirement requirements-engines.txt --constraint requirements.txt
 
 pages: $(STAMP)
-	$(BIN) -m pytest tests/test_pages.py
+	$(BIN) -m pytest tests/book/test_pages.py
 
 audit-pages: $(STAMP)
 	@$(BIN) tools/audit_pages.py

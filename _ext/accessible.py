@@ -1,5 +1,5 @@
 """Mends what the theme and the writers of tables and bibliographies leave in the way of those who do not see the page,
-or have no mouse. tests/test_pages.py has axe look for such things on every page."""
+or have no mouse. tests/book/test_pages.py has axe look for such things on every page."""
 
 from __future__ import annotations
 

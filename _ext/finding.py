@@ -12,9 +12,9 @@ from pathlib import Path
 from addresses import site_address
 from docutils import nodes
 from plain_math import plain
+from social_card import ALT, CARD, SIZE, has_card
 
 SIDEBAR = ["navbar-logo.html", "icon-links.html", "search-button-field.html", "sbt-sidebar-nav.html", "finding.html"]
-CARD = "_static/readme_heatmap.png"
 LENGTH = 200  # characters of a description
 NOT_FOUND = """<!DOCTYPE html>
 <html lang="en">
@@ -67,9 +67,16 @@ def _tell(app, pagename, templatename, context, doctree) -> None:
             ("property", "og:title"): nodes.document.astext(app.env.titles[pagename]),
             ("property", "og:description"): said,
             ("property", "og:url"): f"{site}{pagename}.html",
+            ("property", "og:site_name"): app.config.html_title or app.config.project,
+            ("name", "twitter:card"): "summary_large_image" if has_card(app) else "summary",
+        }
+    if said and has_card(app):
+        tags |= {
             ("property", "og:image"): f"{site}{CARD}",
-            ("property", "og:image:alt"): "Heat maps of validation accuracy over learning rate and decay",
-            ("name", "twitter:card"): "summary_large_image",
+            ("property", "og:image:type"): "image/png",
+            ("property", "og:image:width"): SIZE[0],
+            ("property", "og:image:height"): SIZE[1],
+            ("property", "og:image:alt"): ALT,
         }
     lines = [f'<meta {kind}="{name}" content="{escape(str(text))}" />' for (kind, name), text in tags.items()]
     context["metatags"] = "\n".join([context.get("metatags", ""), *lines])

@@ -39,9 +39,9 @@ def _icons() -> tuple[TTFont, dict[str, str]]:
 
 
 def draw(soup: BeautifulSoup) -> None:
-    """Replace each `<i class="fa-solid fa-NAME">` by the drawing of that icon, with the classes and attributes of the
-    former. Raises ExtensionError for an icon that the font lacks."""
-    for icon in soup.select("i.fas, i.fa-solid"):
+    """Replace each `<i class="fa-solid fa-NAME">`, or `<span …>`, by the drawing of that icon, with the classes and
+    attributes of the former. Raises ExtensionError for an icon that the font lacks."""
+    for icon in soup.select(":is(i, span):is(.fas, .fa-solid)"):
         font, names = _icons()
         glyphs, metrics = font.getGlyphSet(), font["hhea"]
         shown = [names[name] for name in icon["class"] if name in names]

@@ -75,10 +75,10 @@
     }
     for (const formula of article.querySelectorAll(".math"))
       if (words.some((word) => new RegExp(word, "iu").test(said(formula)))) formula.classList.add("highlighted");
-    const seen = (e) => e.checkVisibility();
+    const seen = (e) => e.checkVisibility() && !e.closest(".toggle-hidden, .dropdown:not(.toggle)"); // folded, or about to be
     const all = [...article.querySelectorAll(".highlighted")];
     const first = all.find(seen) ?? all[0];
-    for (let e = first; e; e = e.parentElement) if (e.localName === "details") e.open = true;
+    unfold(first); // folds.js
     if (first && !location.hash) first.scrollIntoView({ block: "center" });
   };
   if (typeof SphinxHighlight !== "undefined") SphinxHighlight.highlightSearchWords = mark;

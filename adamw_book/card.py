@@ -176,8 +176,8 @@ def verdict_table(
         title = chapter = _title(r.chapter)
         html = escape(chapter)
         if address:
-            html = f'<a href="{escape(address(r.chapter), quote=True)}">{html}</a>'
-            title = f"[{chapter}]({address(r.chapter)})"
+            html = f'<a href="{escape(address(r.page), quote=True)}">{html}</a>'
+            title = f"[{chapter}]({address(r.page)})"
         below = f'<span class="chapter">{escape(common)}</span>' if common else ""
         cells += (
             f'<tr><th scope="row"><span class="chapter">{html}</span> {escape(statement)}</th>'

@@ -37,6 +37,7 @@ NAMES = {
     "transfer_learning.early_shock": "smaller early shock",
     "transfer_learning.handover": "better fine-tuning",
     "transfer_learning.target": "decay toward the start",
+    "transformer.handover": "better real fine-tuning",
     "learning_rate_schedules.interplay": "new schedule, new decay",
     "learning_rate_schedules.timescale": "timescale carries over",
     "language_model.next_byte": "better language model",
@@ -113,9 +114,9 @@ def told(
         if len(record.effects) > 1:
             said += "; of {} regimes {} for it, {} against".format(len(record.effects), *sides(record))
     name = NAMES[record.claim.id].lstrip("… ")
-    title = record.chapter.rpartition("/")[2].replace("_", " ")
+    title = record.page.rpartition("/")[2].replace("_", " ")
     name = name[0].upper() + name[1:] if name[0].isascii() else name  # a symbol stays as it is
-    return f"* **{name}** ([{title}]({address(record.chapter)})). {text} ({said}.)"
+    return f"* **{name}** ([{title}]({address(record.page)})). {text} ({said}.)"
 
 
 def in_deltas(record: Record, regime: str) -> Effect:

@@ -157,11 +157,11 @@ def test_several_contrasts_are_named_in_their_rows():
 def test_a_card_says_where_nothing_differs():
     same = Effect.of(pd.Series([0.0] * 12), "AdamW", "Adam + L2", "test accuracy")
     words = Tree(claim_card(CLAIM, {"depth 8": effect(0.02), "tuned away": same})._repr_html_()).words()
-    assert "tuned away 0.00 pp [0.00, 0.00] (identical runs)" in words
+    assert "tuned away 0.00 pp [0.00, 0.00] (no seed differs)" in words
 
 
 def record(verdict="supported", effects=EFFECTS, chapter="generalization/overfitting", claim=CLAIM):
-    return SimpleNamespace(chapter=chapter, claim=claim, verdict=verdict, effects=effects)
+    return SimpleNamespace(chapter=chapter, page=chapter, claim=claim, verdict=verdict, effects=effects)
 
 
 def test_the_table_of_verdicts_shows_the_effects_that_decide():

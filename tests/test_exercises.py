@@ -16,39 +16,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contents import numbered
+from contents import numbered, pages, source
 
 from adamw_book import ledger
 from adamw_book.exercises import answers, exercise, near_ties
 from adamw_book.exercises.answers import NotYet
 
 nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
+from exercises import KINDS, Exercise  # noqa: E402
+from exercises import exercises as written  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {Path(page).name: ROOT / f"{page}.ipynb" for page in numbered(ROOT)}  # every chapter of the contents
 UNTUNED = {"triton_kernel"}  # no winner was chosen there, so none is near-tied
 
 
-def exercises(chapter: str) -> dict[str, tuple[str, list[str]]]:
-    """label → (the code of the cell that a reader fills in, the code cells of the solution)."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    label = solution = None
-    for cell in nbformat.read(NOTEBOOKS[chapter], as_version=4).cells:
-        if cell.cell_type == "code":
-            if solution is not None:
-                found[solution][1].append(cell.source)
-            elif label is not None and label not in found:
-                found[label] = (cell.source, [])
-            continue
-        for name, argument in re.findall(
-            r"```\{(exercise|solution-start|solution-end)\} *(.*(?:\n:label: .*)?)", cell.source
-        ):
-            if name == "exercise":
-                label = argument.split()[-1]
-            else:
-                solution = argument.strip() if name == "solution-start" else None
-                assert solution is None or solution in found, f"{solution} has no cell to fill in"
-    return found
+def exercises(chapter: str) -> dict[str, Exercise]:
+    """label → exercise, of a chapter."""
+    return {one.label: one for one in written(nbformat.read(NOTEBOOKS[chapter], as_version=4))}
 
 
 EVERY = [(chapter, label) for chapter in NOTEBOOKS for label in exercises(chapter)]
@@ -81,8 +66,10 @@ def test_every_chapter_of_the_contents_has_checkers_and_no_checkers_are_without_
 def test_a_chapter_has_four_exercises_or_more_and_one_takes_other_near_tied_winners(chapter: str):
     found = exercises(chapter)
     assert len(found) >= 4
-    called = [last_call(stub) for stub, _ in found.values()]
+    called = [last_call(one.stub.source) for one in found.values()]
     assert ("near_tie" in called) == (chapter not in UNTUNED)
+    named = [one.kind == "near-tied winners" for one in found.values()]
+    assert named == [name == "near_tie" for name in called]
     module = importlib.import_module(f"adamw_book.exercises.{chapter}")
     checkers = {name for name, value in vars(module).items() if hasattr(value, "__wrapped__")}
     assert checkers == set(called) and len(set(called)) == len(called)
@@ -90,7 +77,7 @@ def test_a_chapter_has_four_exercises_or_more_and_one_takes_other_near_tied_winn
 
 @each_exercise
 def test_the_unfilled_cell_is_told_so(chapter: str, label: str):
-    stub, _ = exercises(chapter)[label]
+    stub = exercises(chapter)[label].stub.source
     *statements, call = ast.parse(stub).body
     names = Anything(check=importlib.import_module(f"adamw_book.exercises.{chapter}"))
     exec(compile(ast.Module(statements, []), label, "exec"), names)  # its own globals: a function must find itself
@@ -104,9 +91,96 @@ def test_the_unfilled_cell_is_told_so(chapter: str, label: str):
 
 @each_exercise
 def test_the_solution_is_held_against_the_same_checker(chapter: str, label: str):
-    stub, solution = exercises(chapter)[label]
-    assert isinstance(ast.parse(solution[-1]).body[-1], ast.Assert)
-    assert last_call(solution[-1]) == last_call(stub)
+    one = exercises(chapter)[label]
+    asserted = one.solution[-1].source
+    assert isinstance(ast.parse(asserted).body[-1], ast.Assert)
+    assert last_call(asserted) == last_call(one.stub.source)
+
+
+def test_names_are_short_and_each_is_that_of_one_exercise():
+    names = [exercises(chapter)[label].name for chapter, label in EVERY]
+    assert len(names) > 60 and len(set(names)) == len(names)
+    assert [name for name in names if len(name) > 45] == []
+
+
+def test_every_exercise_is_found_wherever_it_stands():
+    """By counting what begins like one, in all pages."""
+    texts = [source(ROOT, page).read_text(encoding="utf-8") for page in pages(ROOT)]
+    assert sum(len(re.findall(r"[{]exercise\b(?!-end)", text)) for text in texts) == len(EVERY)
+
+
+@each_exercise
+def test_what_the_unfilled_cell_answers_is_not_on_the_page(chapter: str, label: str):
+    """It is executed, and in a notebook it answers. On a page nobody can fill it in."""
+    one = exercises(chapter)[label]
+    assert one.stub.metadata.get("tags") == ["remove-output"]
+    assert not any("remove-output" in cell.metadata.get("tags", []) for cell in one.solution)
+
+
+ONE = """
+```{exercise-start} How much is left? — a calculation
+:label: ex-a
+:class: dropdown
+Guess.
+```
+---
+left = ...
+---
+```{exercise-end}
+```
+
+```{solution-start} ex-a
+:class: dropdown
+```
+---
+assert check.left(1)
+---
+```{solution-end}
+```
+"""
+
+
+def of_text(text: str) -> list[Exercise]:
+    """The exercises of a notebook whose cells, Markdown and code by turns, are the parts of a text between `---`."""
+    make = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    cells = [make[i % 2](part.strip()) for i, part in enumerate(text.split("\n---\n"))]
+    return written(nbformat.v4.new_notebook(cells=cells))
+
+
+def test_an_exercise_is_read_as_it_is_written():
+    [one] = of_text(ONE)
+    assert (one.label, one.name, one.kind) == ("ex-a", "How much is left?", "a calculation")
+    assert one.title == "How much is left? — a calculation" and one.kind in KINDS
+    assert (one.stub.source, [cell.source for cell in one.solution]) == ("left = ...", ["assert check.left(1)"])
+    assert len(of_text(ONE + ONE.replace("ex-a", "ex-b"))) == 2 and of_text("Nothing\n---\n1") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("{exercise-start}", "{exercise}"), "cannot be read"),
+        (("```{exercise-start}", "~~~{exercise-start}"), "cannot be read"),
+        (("```{exercise-start}", "> ```{exercise-start}"), "cannot be read"),
+        ((":label: ex-a\n", ""), "an exercise has a label"),
+        ((" — a calculation", ""), "for a title 'A question"),
+        (("a calculation", "a riddle"), "for a title 'A question"),
+        (("How much is left? — a calculation", ""), "for a title 'A question"),
+        ((":label: ex-a\n:class: dropdown", ":label: ex-a"), "are folded"),
+        (("ex-a\n:class: dropdown\n```\n---\nassert", "ex-a\n```\n---\nassert"), "are folded"),
+        (("left = ...\n---\n", "left = ...\n---\nAnd\n---\nright = ...\n---\n"), "one cell to fill in, not two"),
+        (("Guess.\n```\n---\nleft = ...\n---\n", "Guess.\n```\n\n"), "has a cell to fill in"),
+        (("```{exercise-end}\n```\n", ""), "{solution-start} where exercise is open"),
+        (("{solution-start} ex-a", "{solution-start} ex-b"), "ex-a: {solution-start} ex-b stands after it"),
+        (("```{solution-end}\n```", ""), "ex-a: the solution has no end"),
+        (("```{solution-start} ex-a\n:class: dropdown\n```\n---\n", "---\n"), "where nothing is open"),
+        ((ONE[ONE.index("```{solution-start}") :], ""), "without a solution: ex-a"),
+        ((ONE, ONE + ONE), "two exercises of this label"),
+    ],
+)
+def test_an_exercise_that_is_written_otherwise_is_named(change: tuple[str, str], message: str):
+    assert ONE.count(change[0]) == 1
+    with pytest.raises(ValueError, match=re.escape(message)):
+        of_text(ONE.replace(*change))
 
 
 # ---- Hints

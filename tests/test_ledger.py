@@ -201,6 +201,11 @@ def test_an_unchanged_record_is_clean(root):
     assert ledger.check(STUDY, root) == []
 
 
+@pytest.mark.parametrize("chapter", ["folder/toy", "folder/toy/another"])
+def test_a_record_knows_the_page_that_tells_of_it(chapter, root):
+    assert dataclasses.replace(ledger.read("toy.lift", root), chapter=chapter).page == "folder/toy"
+
+
 def test_a_record_holds_what_was_run(root):
     record = ledger.read("toy.lift", root)
     assert record.claim == CLAIM and record.chapter == "folder/toy"

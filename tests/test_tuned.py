@@ -415,7 +415,7 @@ def test_a_mean_that_few_seeds_carry_is_told_with_the_median():
     assert lopsided.carried and lopsided.median == 0.001
     assert lopsided.remarks() == ["few seeds carry the mean: the median is +0.10 pp"]
     assert not effect(np.linspace(-0.01, 0.02, 12)).carried
-    assert effect([0.0] * 12).remarks() == ["identical runs"]
+    assert effect([0.0] * 12).remarks() == ["no seed differs"]
 
 
 def test_the_probability_follows_the_side_of_the_interval_towards_zero():

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 import nbformat
 from chromium import chromium, served
 from contents import pages, source
+from exercises import exercises
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = (320, 390, 640)
@@ -48,7 +49,7 @@ PAPER_FAULTS = """
 () => {
   const shown = (e) => e.checkVisibility() && e.getBoundingClientRect().width > 0;
   const article = document.querySelector("article.bd-article") ?? document.body;
-  const all = [...article.querySelectorAll("pre, table, img, mjx-math, details.claim-card")].filter(shown);
+  const all = [...article.querySelectorAll("pre, table, img, mjx-math, details.claim-card, .admonition")].filter(shown);
   const faults = [];
   for (const e of all) {
     const box = e.getBoundingClientRect(), style = getComputedStyle(e);
@@ -56,7 +57,7 @@ PAPER_FAULTS = """
     if (e.localName === "pre" && style.whiteSpace === "pre" && e.scrollWidth > e.clientWidth + 2)
       faults.push(`cut code: ${e.textContent.trim().slice(0, 40)}`);
     if (e.localName === "img" && box.height > 970) faults.push(`higher than a sheet: ${e.alt.slice(0, 40)}`);
-    if (e.localName === "details" && !e.open) faults.push(`folded: ${e.textContent.trim().slice(0, 40)}`);
+    if (e.matches("details:not([open]), .toggle-hidden")) faults.push(`folded: ${e.textContent.trim().slice(0, 40)}`);
   }
   const ground = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
   if (ground[3] !== 0 && Math.min(...ground.slice(0, 3)) < 200) faults.push("a dark page");
@@ -105,14 +106,13 @@ def raw_in_colab(html: Path, name: str) -> int | None:
 
 
 def unchecked_exercises(path: Path) -> int | None:
-    """Exercises of a notebook whose solution does not end in `assert check.…`, which the execution of the chapter has
+    """Exercises of a notebook whose solution does not hold `assert check.…`, which the execution of the chapter has
     passed; None where it has none."""
     if path.suffix != ".ipynb":
         return None
-    text = "\n".join(f"{cell.cell_type}\n{cell.source}" for cell in nbformat.read(path, as_version=4).cells)
-    labels = re.findall(r"\{exercise\}.*\n:label: *([\w-]+)", text)
-    solutions = dict(re.findall(r"\{solution-start\} *([\w-]+)(.*?)\{solution-end\}", text, re.DOTALL))
-    return sum("assert check." not in solutions.get(label, "") for label in labels) if labels else None
+    found = exercises(nbformat.read(path, as_version=4))
+    checked = [any("assert check." in cell.source for cell in one.solution) for one in found]
+    return checked.count(False) if found else None
 
 
 def looked_up(context, site: str, name: str, word: str) -> tuple[int, int]:
@@ -153,6 +153,8 @@ def look(context, site: str, html: Path, name: str) -> tuple[dict[str, float | N
         page.set_viewport_size({"width": width, "height": 844})
         found[str(width)] = page.evaluate(WIDE)
     page.set_viewport_size({"width": PAPER, "height": 970})
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")  # as a reader has it who prints
     page.emulate_media(media="print", color_scheme="dark")
     page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     faults = page.evaluate(PAPER_FAULTS)

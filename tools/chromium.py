@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+TEXTS = (".html", ".css", ".js", ".svg", ".json", ".txt", ".xml")
 OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -49,25 +52,37 @@ def chromium() -> Iterator:
 
 
 @contextmanager
-def served(folder: Path, documents: dict[str, str] | None = None) -> Iterator[str]:
+def served(folder: Path, documents: dict[str, str] | None = None, compressed: bool = False) -> Iterator[str]:
     """The address, on this machine, of a server of the files in `folder`, and of `documents` (path → HTML) as if they
-    lay there."""
+    lay there. compressed: as publishers' servers send text."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *arguments) -> None:
             pass
 
         def do_GET(self) -> None:
-            if (document := (documents or {}).get(self.path)) is None:
-                return super().do_GET()
-            content = document.encode()
+            path = Path(self.translate_path(self.path))
+            if (document := (documents or {}).get(self.path)) is not None:
+                self.send(document.encode(), "text/html; charset=utf-8")
+            elif compressed and path.suffix in TEXTS and path.is_file():
+                self.send(gzip.compress(path.read_bytes()), self.guess_type(path), ("Content-Encoding", "gzip"))
+            else:
+                super().do_GET()
+
+        def send(self, content: bytes, kind: str, *headers: tuple[str, str]) -> None:
             self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(content)))
+            for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))), *headers):
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request, client_address) -> None:
+            # A browser that leaves a page lets go of what it was still loading.
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(request, client_address)
+
+    with Server(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

@@ -80,6 +80,9 @@ def article(soup: BeautifulSoup, page: str, numbers: dict[str, int], site: str) 
     for part in chapter.select(LEFT_OUT):
         if not part.decomposed:
             part.decompose()
+    for folded in chapter.select("details.hide"):
+        if folded.select(".output .highlight") and not folded.select(".output :is(table, img, svg)"):
+            folded.decompose()  # a listing, which is code
     for details in chapter.select("details"):
         details["open"] = ""
         if details.summary is None:
@@ -92,8 +95,10 @@ def article(soup: BeautifulSoup, page: str, numbers: dict[str, int], site: str) 
         section = soup.new_tag("section", id="solutions-in-print")
         section.extend([heading, *(solution.extract() for solution in solutions)])
         first.append(section)
-    for heading in chapter.select("section[id] > :is(h2, h3, h4):first-child"):  # a section may begin a page earlier
-        heading["id"] = heading.parent.attrs.pop("id")
+    for part in chapter.select("section[id]"):  # a section may begin a page earlier than its heading
+        heading = part.find(["h2", "h3", "h4"], recursive=False)
+        if heading is not None:
+            heading["id"] = part.attrs.pop("id")
     number = numbers[page]
     for element in chapter.find_all(id=True):
         element["id"] = page_id(number, element["id"])

@@ -22,9 +22,16 @@ from pypdf.generic import Destination, Fit
 ROOT = Path(__file__).resolve().parent.parent
 TEXT_WIDTH = 658  # CSS pixels between the margins of print.css: 174 mm
 
-# Whatever is wider than the text is made as much smaller, at most by half.
+# In tables an interval stays on its line where that makes them at most a fifth smaller. Whatever is wider than the text
+# is made as much smaller, at most by half.
 FIT = """
 () => {
+  const tables = ".print-chapter .cell_output table:not(.claim-card table, .verdict-table)";
+  for (const table of document.querySelectorAll(tables)) {
+    const box = table.getBoundingClientRect();
+    table.classList.add("one-line");
+    if (table.scrollWidth * 0.8 > innerWidth - box.left) table.classList.remove("one-line");
+  }
   for (let i = 0; i < 3; i++)
     for (const wide of document.querySelectorAll(".print-chapter :is(table, mjx-container[display], .output > svg)")) {
       const box = wide.getBoundingClientRect();

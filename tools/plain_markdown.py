@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from contents import numbered, pages, source
+from exercises import exercises
 from pybtex.backends.markdown import Backend
 from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
@@ -28,7 +29,6 @@ CHAPTER = re.compile(r'"\.\./(?P<name>\{\w+\})\.(?:ipynb|html)"')
 LINK = re.compile(r'(?P<before>\]\(|href=")\.\./(?P<name>[\w/]+)\.(?:ipynb|html)')
 EQUATION = re.compile(r"\$\$(?P<body>.+?)\$\$(?: *\((?P<label>[\w-]+)\))?", re.DOTALL)
 LABEL = re.compile(r"^\((?P<label>[\w-]+)\)= *\n+", re.MULTILINE)
-EXERCISE = re.compile(r"^[`:]{3,}\{exercise\}.*\n:label: *(?P<label>[\w-]+)", re.MULTILINE)
 HEADING = re.compile(r"^#+ +(.+)", re.MULTILINE)
 RAW = re.compile(
     r"\{[a-z][\w:-]*\}\}?`|^[ >]*(?:`{3,}|:{3,})\{|^[ >]*:{3,}|^\([\w-]+\)=|\$\$ *\([\w-]+\)|^:\w+:|^%", re.MULTILINE
@@ -66,7 +66,8 @@ class Book:
             self.papers.update(parse_file(root / bibliography).entries)
         chapters = numbered(root)
         for page in pages(root):
-            text = self._markdown(page)
+            notebook = self._read(page)
+            text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
             self.titles[page] = HEADING.search(text)[1]
             prefix = f"{chapters.index(page) + 1}." if page in chapters else ""
             for found in LABEL.finditer(text):
@@ -75,15 +76,16 @@ class Book:
             labels = [found["label"] for found in EQUATION.finditer(text) if found["label"]]
             for number, label in enumerate(labels, 1):
                 self.places[label] = Place(page, f"{prefix}{number}", f"equation-{label}")
-            for number, found in enumerate(EXERCISE.finditer(text), 1):
-                self.places[found["label"]] = Place(page, f"Exercise {prefix}{number}", found["label"])
+            for number, exercise in enumerate(exercises(notebook), 1):
+                self.places[exercise.label] = Place(page, f"Exercise {prefix}{number}", exercise.label)
 
-    def _markdown(self, page: str) -> str:
+    def _read(self, page: str) -> nbformat.NotebookNode:
+        """A page as a notebook; one that is written in Markdown has one cell."""
         path = source(self.root, page)
         if path.suffix == ".md":
-            return path.read_text(encoding="utf-8")
-        cells = nbformat.read(path, as_version=4).cells
-        return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+            text = path.read_text(encoding="utf-8")
+            return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+        return nbformat.read(path, as_version=4)
 
     def authors(self, key: str) -> str:
         """The family names of a paper's authors: one, two, or the first *et al.*"""
@@ -211,7 +213,7 @@ class Translator:
             flush()
             if opening["name"] in ("solution-start", "solution-end"):
                 solution(opening["name"] == "solution-start")
-            elif opening["name"] != "index":
+            elif opening["name"] not in ("index", "exercise-end"):
                 emit(self._directive(opening["name"], opening["argument"], body))
         flush()
 
@@ -221,9 +223,10 @@ class Translator:
             options[option[1]] = option[2]
             lines = lines[1:]
         body = "\n".join(lines).strip("\n")
-        if name == "exercise":
+        if name == "exercise-start":  # folded in the book; a notebook is there to be filled in
             place = self.book.places[options["label"]]
-            return f"{anchor(options['label'])}\n\n### {place.text}\n\n{self._nested(body)}"
+            title = f"{place.text} ({self.markdown(argument)})"
+            return f"{anchor(options['label'])}\n\n### {title}\n\n{self._nested(body)}"
         if name == "bibliography":
             self.listed = True
             return self.book.references(self.cited)

@@ -1,25 +1,27 @@
 """Draws the README's picture from the ledger: `python tools/readme_picture.py`."""
 
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from adamw_book import ledger, plots
-from adamw_book.scenarios.decoupled_weight_decay import INDEPENDENT
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "_ext")]
+from social_card import ARMS, maps  # noqa: E402
 
-TARGET = Path(__file__).resolve().parent.parent / "_static" / "readme_heatmap.png"
-TITLES = {"Adam + L2": "Adam + L2: ℓ", "AdamW": "AdamW as in torch: λ", INDEPENDENT.name: "AdamW as in the paper: λ′"}
+from adamw_book import plots  # noqa: E402
+
+TARGET = ROOT / "_static" / "readme_heatmap.png"
+SYMBOLS = {"ℓ": "penalty ℓ", "λ": "decay λ", "λ′": "share a step λ′"}
 
 
 def main() -> None:
     plots.style()
-    runs = ledger.read("decoupled_weight_decay.separability").tables["map"]
-    runs = runs[runs["condition"] == "MLP"]
-    best = runs.groupby(["arm", "lr", "decay"])["value"].mean().max()
-    panels = {title: runs[runs["arm"] == arm] for arm, title in TITLES.items()}
-    axes = plots.heat_map_pair(panels, "validation accuracy", y="decay", limits=(0.7, best))
-    for ax, symbol in zip(axes, ("penalty ℓ", "decay λ", "share a step λ′"), strict=True):
-        ax.set_ylabel(symbol)
+    found, limits = maps(ROOT / "ledger")
+    panels = {f"{ARMS[arm]}: {symbol}": runs for (arm, runs), symbol in zip(found.items(), SYMBOLS, strict=True)}
+    axes = plots.heat_map_pair(panels, "validation accuracy", y="decay", limits=limits)
+    for ax, label in zip(axes, SYMBOLS.values(), strict=True):
+        ax.set_ylabel(label)
     plt.savefig(TARGET, dpi=160, bbox_inches="tight", facecolor="white")
     print(f"wrote {TARGET.name}")
 

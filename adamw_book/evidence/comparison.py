@@ -134,10 +134,10 @@ class Effect:
         return float(2 * stats.norm.sf(abs(self.mean) / self.error)) if self.error > 0 else 0.0
 
     def remarks(self) -> list[str]:
-        """What a reader of the mean should know: an arm without decay, identical runs, few seeds that carry it."""
+        """What a reader of the mean should know: an arm without decay, seeds that do not differ, few that carry it."""
         found = [f"tuning gave {arm} no decay" for arm in self.undecayed]
         if not self.differences.any():
-            found.append("identical runs")
+            found.append("no seed differs")
         elif self.carried:
             median, _ = printed(unit_of(self.metric), self.median, 0, 0, digits=2)
             found.append(f"few seeds carry the mean: the median is {median}")

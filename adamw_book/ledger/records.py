@@ -111,6 +111,11 @@ class Record:
     seconds: float | None
     root: Path
 
+    @property
+    def page(self) -> str:
+        """The page that tells of it: the chapter without the name of a study within it."""
+        return "/".join(self.chapter.split("/")[:2])
+
     @cached_property
     def tables(self) -> Mapping[str, pd.DataFrame]:
         return Tables(self.root, self.files)

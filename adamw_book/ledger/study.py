@@ -19,11 +19,11 @@ PROBE = ["run", "step", "metric", "value", "atol", "rtol"]
 class Study:
     """A chapter's full protocol.
 
-    chapter: folder and name, for instance "generalization/overfitting". claims: what is tested. settings: everything
-    that defines the protocol (ranges, seeds, steps, sizes), as JSON would hold it. run() runs it and returns
-    named tables; the table "winners", where there is one, holds the chosen configurations. effects(tables) returns for
-    each claim's id {regime: Effect}. probe() recomputes a few of the protocol's runs on a CPU: a table with the columns
-    run, step, metric, value, atol, rtol.
+    chapter: folder and name, for instance "generalization/overfitting", and a third part for another study of the same
+    chapter. claims: what is tested. settings: everything that defines the protocol (ranges, seeds, steps, sizes), as
+    JSON would hold it. run() runs it and returns named tables; the table "winners", where there is one, holds the
+    chosen configurations. effects(tables) returns for each claim's id {regime: Effect}. probe() recomputes a few of the
+    protocol's runs on a CPU: a table with the columns run, step, metric, value, atol, rtol.
 
     run takes ``part``, which keeps what each of its parts has found (`Unfinished`). retuned(tuning seeds, evaluation
     seeds) makes the claims' primary comparisons again from the start, tuning included, by default on the record's own

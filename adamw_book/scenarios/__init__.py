@@ -23,7 +23,7 @@ STUDIES = {
     "quantization": "adamw_book.scenarios.quantization.study",
 }
 ON_DEMAND = {  # that need an extra of the package, and are run where they are named
-    "transfer_transformer": "adamw_book.scenarios.transfer_learning.transformer",
+    "transformer": "adamw_book.scenarios.transfer_learning.transformer",
 }
 
 

@@ -210,6 +210,12 @@ def test_training_arguments():
         assert message in str(error.value)
 
 
+@pytest.mark.parametrize(("accumulated", "steps"), [(1, 3 * 126), (4, 3 * 32)])
+def test_the_last_step_of_an_epoch_may_be_a_smaller_one(accumulated: int, steps: int):
+    found = audit(arguments(weight_decay=0.1, gradient_accumulation_steps=accumulated), dataset_size=1001)
+    assert found.table["epochs"][0] == pytest.approx(steps * 8 * accumulated / 1001)
+
+
 # ---- What cannot be
 
 

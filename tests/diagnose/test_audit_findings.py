@@ -308,6 +308,28 @@ def test_a_weight_of_noise_ends_wide_where_the_rate_has_not_come_down_or_is_up_a
     assert ends[200] < 0.8 * min(ends[2000], ends[120])
 
 
+@pytest.mark.parametrize(("length", "percent"), [(330, 34), (450, 59), (900, 88)])
+def test_a_schedule_is_unfinished_that_ends_above_half_of_its_peak(length: int, percent: int):
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2, 2))], lr=1e-3, weight_decay=1.0)
+    found = audit(optimizer, steps=200, schedule=lr_scheduler.CosineAnnealingLR(optimizer, length))
+    texts = [f.text for f in found.findings if f.code == "schedule_unfinished"]
+    assert [f"ends at {percent}" in text for text in texts] == ([True] if percent > 50 else [])
+
+
+@pytest.mark.parametrize("taken", [1, 5])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_comparable_coefficients_come_from_a_second_moment_that_is_corrected(kind, taken: int):
+    w = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
+    optimizer = kind([w], lr=1e-4, weight_decay=0.1)
+    for _ in range(taken):
+        w.grad = torch.full_like(w, 0.5)  # √v̂ is 0.5 from the first step on
+        optimizer.step()
+    row = audit(optimizer, steps=100).table.iloc[0]
+    wanted = {"comparable_l2": 0.05, "comparable_decay": 0.1} if kind is torch.optim.AdamW else {
+        "comparable_l2": 0.1, "comparable_decay": 0.2}  # fmt: skip
+    assert row[list(wanted)].to_dict() == pytest.approx(wanted, rel=1e-3)
+
+
 def test_every_finding_has_a_run_that_shows_it():
     code = "".join(path.read_text(encoding="utf-8") for path in Path(auditing.__file__).parent.glob("*.py"))
     assert set(re.findall(r'(?:Finding|find)\(\s*"(\w+)"', code)) | set(TEMPLATES) == SHOWN

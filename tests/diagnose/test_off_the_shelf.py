@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adamw_book.diagnose import conformance
-from adamw_book.diagnose.black_box.difference import WORDS
+from adamw_book.diagnose.black_box.words import WORDS
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -43,6 +43,33 @@ def test_at_least_twenty_optimizers_were_asked_and_every_finding_has_words(recor
     assert {finding["code"] for finding in findings} <= set(WORDS)
     for found in asked:
         assert found["is_adamw"] == all(f["severity"] == "note" for f in found["findings"])
+
+
+def test_a_record_that_was_cut_short_goes_on_with_what_it_lacks(shelf, monkeypatch, tmp_path):
+    import off_the_shelf as script
+
+    monkeypatch.setattr(script, "RECORD", tmp_path / "record.json")
+    names = list(shelf[1].SHELF["torch"][1])
+
+    def found(code="relative", severity="warning", effect=("100", "10000")):
+        effect = dict.fromkeys(effect, 0.5)
+        return {"findings": [{"code": code, "severity": severity, "effect": effect}], "seconds": 1.5}
+
+    complete = {name: found() for name in names}
+    complete[names[2]], complete[names[3]] = found("raises", effect=()), found("modes", "note", ())
+    cut = complete | {names[1]: found(effect=["100"]), names[4]: {"error": "it cannot be made", "seconds": 0.0}}
+    del cut[names[0]]
+    whole = {"torch": {"optimizers": complete}}
+    assert script.chosen(["torch"], whole) == {"torch": []}
+    assert script.chosen(["torch"], {"torch": {"optimizers": cut}}) == {"torch": names[:2]}
+    assert script.chosen(["torch:AdamW"], {}) == {"torch": ["AdamW"]} and len(script.chosen(None, {})) > 10
+    with pytest.raises(SystemExit, match="there is no torch:AdamV on the shelf"):
+        script.chosen(["torch:AdamV"], {})
+    record = {"keras": {"optimizers": {}}, "torch": {"optimizers": cut}}
+    script.written(record, "torch", {"version": "2"}, names[0], found())
+    kept = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
+    assert list(kept) == ["torch", "keras"] and list(kept["torch"]["optimizers"]) == names
+    assert kept["torch"]["seconds"] == 1.5 * (len(names) - 1) and kept["torch"]["version"] == "2"
 
 
 def test_torchs_own_classes_are_what_the_record_says(record, shelf):

@@ -150,7 +150,7 @@ def test_the_primary_comparison_is_made_again_on_seeds_that_are_named_or_its_own
 def test_the_study_is_run_where_it_is_named_and_only_there(monkeypatch):
     asked = []
     monkeypatch.setattr(evidence_commands, "evidence", asked.append)
-    assert command_line.main(["evidence"]) == 0 and "transfer_transformer" not in asked and "transfer_learning" in asked
-    assert command_line.main(["evidence", "--chapter", "transfer_transformer"]) == 0
-    assert asked[-1] == "transfer_transformer"
-    assert scenarios.study("transfer_transformer") is transformer.STUDY
+    assert command_line.main(["evidence"]) == 0 and "transformer" not in asked and "transfer_learning" in asked
+    assert command_line.main(["evidence", "--chapter", "transformer"]) == 0
+    assert asked[-1] == "transformer"
+    assert scenarios.study("transformer") is transformer.STUDY

@@ -17,6 +17,8 @@ NAMES = {
     "eps": (("eps",), ("epsilon",)),
 }
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 5e-2}
+# Within the tolerance, but above a fifth of it, a difference that has a name is taken if it is so many times as near.
+CLOSER = 3
 NARROW = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int8", "uint8")
 # All are far from their usual values, so that each question has a large answer, in bfloat16, too.
 PROBING = {"lr": 0.5, "weight_decay": 0.5, "betas": (0.6, 0.9), "eps": 0.02}
@@ -64,6 +66,11 @@ class Box:
         """How far two paths may be apart that are one: by the precision of the weights, or that of a narrower state."""
         narrow = set(self.state_dtypes) & set(NARROW)
         return TOLERANCE[torch.bfloat16 if narrow else self.dtype]
+
+    @property
+    def doubtful(self) -> float:
+        """Up to where two paths are one without a doubt."""
+        return self.tolerance / 5
 
     def default(self, name: str):
         """A coefficient's value in the groups of an optimizer that was not told another; None where there is none."""
@@ -133,14 +140,14 @@ class Box:
             optimizer.train()
         return optimizer
 
-    def changed(self) -> dict[str, tuple]:
-        """Coefficients → (given, held), where the groups of an optimizer do not hold what it was given."""
-        group = self.optimizer([self._parameter(starts())], PROBING).param_groups[0]
-        found = {}
-        for key, given in self._native(PROBING).items():
-            held = group.get(key, given)
-            if np.shape(held) == np.shape(given) and not np.allclose(held, given, rtol=1e-6):
-                found[key] = given, held
+    def held(self, **values) -> dict:
+        """Coefficients as the groups of an optimizer hold them that was given these, in the place of ``PROBING``'s."""
+        values, found = PROBING | values, {}
+        group = self.optimizer([self._parameter(starts())], values).param_groups[0]
+        for name in self.names:
+            own = [group.get(key, given) for key, given in self._native({name: values[name]}).items()]
+            own = [tuple(map(float, one)) if np.ndim(one) else float(one) for one in own]
+            found[name] = own[0] if len(own) == 1 else tuple(own)
         return found
 
     def stepped(self) -> tuple:

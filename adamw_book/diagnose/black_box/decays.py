@@ -85,16 +85,22 @@ def _pair(box: Box, given: np.ndarray, **changed) -> tuple[np.ndarray, np.ndarra
 
 
 def _share(kind: tuple, taken, weights, moved, given) -> float:
-    like = CANDIDATES[kind](weights, moved, weights[0], given)
-    return float((taken * like).sum() / np.square(like).sum()) if like.any() else 0.0
+    like, each = CANDIDATES[kind](weights, moved, weights[0], given), _sizes(taken)
+    return float((taken / each * like / each).sum() / np.square(like / each).sum()) if like.any() else 0.0
 
 
 def _closest(taken, weights, moved, given) -> tuple[tuple, float, float]:
-    found = []
+    found, each = [], _sizes(taken)
     for kind, like in CANDIDATES.items():
         share = _share(kind, taken, weights, moved, given)
-        found.append((kind, share, differ(share * like(weights, moved, weights[0], given), taken)))
+        found.append((kind, share, differ(share * like(weights, moved, weights[0], given) / each, taken / each)))
     return min(found, key=lambda one: one[2])
+
+
+def _sizes(taken: np.ndarray) -> np.ndarray:
+    """What to divide coordinates by, so that one that is divided by ε alone does not outshout the others."""
+    sizes = np.sqrt(np.square(taken).mean(0))
+    return np.maximum(sizes, np.median(sizes) or 1.0)
 
 
 def _otherwise(box: Box, step: Step, path: np.ndarray, moved: np.ndarray, given: np.ndarray) -> Decay:

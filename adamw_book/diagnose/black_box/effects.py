@@ -8,13 +8,14 @@ from functools import lru_cache
 import numpy as np
 
 from .box import NOT_FINITE, Box, CouldNotRun, differ
+from .keeping import reloaded
 from .rule import Rule, simulate
 
 STEPS = (100, 10_000)
 USUAL = {"lr": 1e-3, "weight_decay": 0.1, "betas": (0.9, 0.999), "eps": 1e-8}
+TOGETHER = ", all its differences together"
 SITUATIONS = {
     "plain": "",
-    "all": ", all its differences together",
     "schedule": " under a cosine schedule to 0",
     "schedule ignored": " under a cosine schedule to 0",
     "silent": " where gradients are 0",
@@ -27,7 +28,18 @@ SITUATIONS = {
     "own betas": " in a group with betas (0.9, 0.95)",
     "own eps": " in a group with eps 1e-6",
     "own decay": " in a vector that should have been decayed",
+    "own lr, resumed": " in a group whose rate was set to a tenth, of a run that is resumed halfway",
+    "held": " where what param_groups hold is what acts",
+    # These are driven: what acts is all that is different.
+    "all": TOGETHER,
+    "all, beside": " beside a parameter of the same size" + TOGETHER,
+    "all, late": " where the first gradient comes a tenth of the way" + TOGETHER,
+    "all, resumed": " of a run that is resumed halfway" + TOGETHER,
+    "all, 1": " in a tensor of 1 axis" + TOGETHER,
+    "all, 3": " in a tensor of 3 axes" + TOGETHER,
+    "all, 4": " in a tensor of 4 axes" + TOGETHER,
 }
+SHAPES = {"all, 1": (256,), "all, 3": (16, 4, 4), "all, 4": (4, 4, 4, 4)}  # a matrix elsewhere
 WEIGHTS, PATIENCE = 256, 30.0  # seconds that driving the optimizer itself may take
 
 
@@ -41,17 +53,20 @@ def stream(steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=256)
-def effect(rule: Rule, situation: str = "plain", forgets: str = "", usual: tuple = ()) -> dict[int, float]:
+def effect(
+    rule: Rule, situation: str = "plain", forgets: str = "", usual: tuple = (), instead: tuple = ()
+) -> dict[int, float]:
     """{steps: share}: the root mean square difference from AdamW's weights, in units of theirs, if ``rule`` were used
-    in one of ``SITUATIONS``. usual: (name, value) pairs that differ from ``USUAL``."""
+    in one of ``SITUATIONS``. usual: (name, value) pairs that differ from ``USUAL``. instead:
+    those that the rule has in their place."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return {steps: _one(rule, situation, forgets, USUAL | dict(usual), steps) for steps in STEPS}
+        return {steps: _one(rule, situation, forgets, USUAL | dict(usual), dict(instead), steps) for steps in STEPS}
 
 
-def _one(rule: Rule, situation: str, forgets: str, usual: dict, steps: int) -> float:
+def _one(rule: Rule, situation: str, forgets: str, usual: dict, instead: dict, steps: int) -> float:
     start, given = stream(STEPS[-1])
     given, tenth = given[:steps], steps // 10
-    wanted, found = dict(usual), dict(usual)
+    wanted, found = dict(usual), usual | instead
     if situation == "schedule":
         wanted["lr"] = found["lr"] = usual["lr"] * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
     elif situation == "schedule ignored":
@@ -64,6 +79,9 @@ def _one(rule: Rule, situation: str, forgets: str, usual: dict, steps: int) -> f
         found["counts"] = 10 * np.arange(1, steps + 1)
     elif situation == "resumed":
         found |= {"resumed": steps // 2, "forgets": forgets}
+    elif situation == "own lr, resumed":
+        wanted["lr"] = usual["lr"] / 10
+        found["lr"] = np.where(np.arange(steps) < steps // 2, wanted["lr"], usual["lr"])
     elif situation.startswith("own "):
         own = {"lr": usual["lr"] / 10, "weight_decay": 0.0, "betas": (0.9, 0.95), "eps": 1e-6}
         wanted |= {key: value for key, value in own.items() if situation == f"own {key}"}
@@ -77,25 +95,46 @@ def _one(rule: Rule, situation: str, forgets: str, usual: dict, steps: int) -> f
     return differ(simulate(rule, start, given, **found)[-1], simulate(Rule(), start, given, **wanted)[-1])
 
 
-def measured(box: Box, times: int = 1, **usual) -> dict[int, float]:
-    """The same, of the optimizer itself: what no rule describes is driven, for as many steps as its pace allows.
-    times: how often each of the 256 weights stands in the tensor, side by side, so that neighbours get gradients of
-    similar sizes. inf where the weights do not stay finite."""
+def measured(box: Box, situation: str = "all", times: int = 1, **usual) -> dict[int, float]:
+    """The same, of the optimizer itself: what no rule describes is driven, for as many steps as its pace allows, in
+    one of the ``SITUATIONS`` of that kind. times: how often each of the 256 weights stands in the tensor, side by side,
+    so that neighbours get gradients of similar sizes. inf where the weights do not stay finite."""
     usual, found = USUAL | usual, {}
     start, given = stream(STEPS[-1])
-    reference = simulate(Rule(), start, given, **box.in_force(**usual) | {"weight_decay": usual["weight_decay"]})
+    values = box.in_force(**usual) | {"weight_decay": usual["weight_decay"]}
+    reference = simulate(Rule(), start, given, **values)
     pace = 0.0
     for steps in STEPS:
         if pace * steps > PATIENCE:
             break
         clock = time.perf_counter()
         try:
-            shown = [[lambda _, g=g: np.repeat(g, times)] for g in given[:steps]]  # one at a time in memory
-            [path] = box.drive([np.repeat(start, times)], shown, last=True, **usual)
+            weights = _driven(box, situation, times, steps, usual)
+        except NotImplementedError:
+            break
         except CouldNotRun as error:
             if NOT_FINITE in str(error):
                 found[steps] = np.inf
             break
-        found[steps] = differ(path[-1], np.repeat(reference[steps], times))
+        late = situation == "all, late"
+        wanted = simulate(Rule(), start, given[steps // 10 : steps], **values)[-1] if late else reference[steps]
+        found[steps] = differ(weights, np.repeat(wanted, times))
         pace = (time.perf_counter() - clock) / steps
     return found
+
+
+def _driven(box: Box, situation: str, times: int, steps: int, usual: dict) -> np.ndarray:
+    """The weights that the optimizer leaves after these steps."""
+    start, given = stream(STEPS[-1])
+    shape = SHAPES.get(situation, (16, 16 * times))
+    begun = [np.repeat(start, times).reshape(shape)]
+    shown = [[lambda _, g=g: np.repeat(g, times)] for g in given[:steps]]  # one at a time in memory
+    if situation in ("all, beside", "all, late"):
+        absent = steps // 10 if situation == "all, late" else 0
+        begun = [np.flip(start).reshape(shape).copy(), *begun]
+        shown = [[np.flip(g).copy(), None if t < absent else g] for t, g in enumerate(given[:steps])]
+
+    def between(optimizer, t: int):
+        return reloaded(box, optimizer, usual) if situation == "all, resumed" and t == steps // 2 else None
+
+    return box.drive(begun, shown, between=between, last=True, **usual)[-1][-1]

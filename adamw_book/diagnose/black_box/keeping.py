@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .box import PROBING, Box, CouldNotRun, differ, gradients, starts, state_dtypes
+from .box import CLOSER, PROBING, Box, CouldNotRun, differ, gradients, starts, state_dtypes
 from .rule import Rule, simulate
 
 OTHER = {"lr": 0.125, "weight_decay": 0.1, "betas": (0.3, 0.7), "eps": 0.3}
@@ -32,13 +32,18 @@ def together(box: Box, rule: Rule | None, rests: bool) -> str:
         return "nothing"
     path = box.drive([starts(seed=5), starts()], [[g, None if t < late else g] for t, g in enumerate(given)])[1][late:]
     [wanted] = box.drive([starts()], [[g] for g in given[late:]])
-    if differ(path, wanted) <= box.tolerance:
+    error = differ(path, wanted)
+    if error <= box.doubtful:
         return "nothing"
     # A step count that has run on is that of a parameter whose gradients have been 0 so far.
     given[:late] = 0.0
     both = [[g, None if t < late else g] for t, g in enumerate(given)]
     path = box.drive([starts(seed=5), starts()], both, weight_decay=0.0)[1]
     [counted] = box.drive([starts()], [[g] for g in given], weight_decay=0.0)
+    if error <= box.tolerance:
+        [wanted] = box.drive([starts()], [[g] for g in given[late:]], weight_decay=0.0)
+        closer = differ(path[late:], counted[late:]) < differ(path[late:], wanted) / CLOSER
+        return "count" if closer else "nothing"
     if differ(path, counted) <= box.tolerance:
         return "count"
     if rule is not None:
@@ -56,6 +61,7 @@ def ignored_by_groups(box: Box) -> tuple[list[str], list[str]]:
     given = gradients(5)
     one, two = [[g] for g in given], [[g, g] for g in given]
     [base] = box.drive([starts()], one)
+    alike = box.drive([starts(), starts()], two, own=[{}, {}])[1]
     own, later = [], []
     for name in box.names:
         other = {name: OTHER[name]}
@@ -63,7 +69,6 @@ def ignored_by_groups(box: Box) -> tuple[list[str], list[str]]:
         if differ(wanted, base) <= 2 * box.tolerance:
             continue
         found = box.drive([starts(), starts()], two, own=[{}, other])[1]
-        alike = box.drive([starts(), starts()], two, own=[{}, {}])[1]
         if differ(found, alike) <= box.tolerance:
             own.append(name)
 
@@ -84,38 +89,45 @@ def checkpoint_loses(box: Box, rule: Rule | None) -> str:
 
     def resume(values: dict, loads: bool = True):
         def between(optimizer, t):
-            if t != half:
-                return None
-            params = [p for group in optimizer.param_groups for p in group["params"]]
-            new = box.optimizer(params, values)
-            if loads:
-                saved = io.BytesIO()
-                torch.save(optimizer.state_dict(), saved)
-                saved.seek(0)
-                new.load_state_dict(torch.load(saved, weights_only=False))
-            return new
+            return reloaded(box, optimizer, values, loads) if t == half else None
 
         return box.drive([starts()], [[g] for g in given], between=between)[0]
 
     [whole] = box.drive([starts()], [[g] for g in given])
     others = PROBING | {"lr": OTHER["lr"], "weight_decay": OTHER["weight_decay"]}
     try:
-        if differ(resume(others), whole) <= box.tolerance:
+        error = differ(resume(others), whole)
+        if error <= box.doubtful:
             return ""
         resumed = resume(PROBING)
     except (CouldNotRun, NotImplementedError):
         raise
     except Exception as error:
         return f"raises {type(error).__name__}: {error}"
+    parts = ("step", "exp_avg", "exp_avg_sq", "moments") if rule else ()
+    paths = {
+        forgets: simulate(rule, whole[0], given, **box.in_force(), resumed=half, forgets=forgets) for forgets in parts
+    }
+    apart = {forgets: differ(path, resumed) for forgets, path in paths.items()}
+    if error <= box.tolerance:
+        nearest = min(apart, key=apart.get, default="")
+        return nearest if apart.get(nearest, np.inf) < differ(resumed, whole) / CLOSER else ""
     if differ(resumed, whole) <= box.tolerance:
         return "coefficients"
     if differ(resumed, resume(PROBING, loads=False)) <= box.tolerance:
         return "all"
-    for forgets in ("step", "exp_avg", "exp_avg_sq", "moments") if rule else ():
-        path = simulate(rule, whole[0], given, **box.in_force(), resumed=half, forgets=forgets)
-        if differ(path, resumed) <= 2 * box.tolerance:
-            return forgets
-    return "something"
+    return next((forgets for forgets, one in apart.items() if one <= 2 * box.tolerance), "something")
+
+
+def reloaded(box: Box, optimizer, values: dict, loads: bool = True):
+    """A new optimizer with these coefficients, for the same parameters; loads: and with what a checkpoint kept."""
+    new = box.optimizer([p for group in optimizer.param_groups for p in group["params"]], values)
+    if loads:
+        saved = io.BytesIO()
+        torch.save(optimizer.state_dict(), saved)
+        saved.seek(0)
+        new.load_state_dict(torch.load(saved, weights_only=False))
+    return new
 
 
 class State(NamedTuple):

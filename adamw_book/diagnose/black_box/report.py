@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from html import escape
 
 from ..auditing.finding import grave
-from .difference import Difference
+from .difference import Difference, percent
 
 
 @dataclass(frozen=True)
 class Conformance:
     """``answers``: what was asked → what the optimizer does, in words; ``findings``: the worst first. ``is_adamw``:
-    none of them is more than a note. Printed, it is a report; in a notebook, a table."""
+    none of them is more than a note. ``resolution``: the share of a path under which a difference that no question
+    names passes for rounding. Printed, it is a report; in a notebook, a table."""
 
     target: str
     dtype: str
     device: str
     answers: dict[str, str]
     findings: list[Difference]
+    resolution: float = 0.0
 
     @property
     def is_adamw(self) -> bool:
@@ -49,7 +51,17 @@ class Conformance:
         for finding in self.findings:
             lines += ["", f"{finding.severity}: {finding.text}"]
             lines += [f"    {line}" for line in (finding.size(), finding.fix) if line]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", self.limit] if self.limit else lines)
+
+    @property
+    def limit(self) -> str:
+        """What could not be seen, where that is much."""
+        if self.resolution < 0.01:
+            return ""
+        return (
+            f"Rounding is coarse here: a difference of under {percent(self.resolution)} of a path passes for it, "
+            "unless a question above asks for it by name."
+        )
 
     def _repr_html_(self) -> str:
         rows = [
@@ -62,8 +74,9 @@ class Conformance:
             fix = f'<br><code style="white-space:pre-wrap">{escape(finding.fix)}</code>' if finding.fix else ""
             text = escape(f"{finding.text} {finding.size()}".strip())
             items.append(f"<li><strong>{finding.severity}</strong>: {text}{fix}</li>")
+        limit = f"<p>{self.limit}</p>" if self.limit else ""
         found = f"<ul>{''.join(items)}</ul>" if items else ""
         return (
             f"<div><p><strong>{escape(self.verdict)}</strong> (asked in {self.dtype} on {escape(self.device)})</p>"
-            f'<div style="overflow-x:auto"><table>{"".join(rows)}</table></div>{found}</div>'
+            f'<div style="overflow-x:auto"><table>{"".join(rows)}</table></div>{found}{limit}</div>'
         )

@@ -27,6 +27,7 @@ class Rule:
     momentum: "averaged", "nesterov" (m looks a step ahead, each part with its own correction), "nesterov alike"
         (both with that of m), or "summed" (m ← β₁m + g).
     root: whether v's root is taken. ascends: whether the step climbs. state: dtype that the moments are kept in.
+        loaded: the same after a checkpoint, "" where it stays.
     """
 
     decay: str = "decoupled"
@@ -42,6 +43,7 @@ class Rule:
     root: bool = True
     ascends: bool = False
     state: str = "float64"
+    loaded: str = ""
 
     def share(self, lr: float, first_lr: float, weight_decay: float) -> float:
         """Of a weight, in one step at the rate ``lr`` of a run that began at ``first_lr``."""
@@ -89,8 +91,9 @@ def simulate(
         m = beta1 * m + (pulled if rule.momentum == "summed" else (1 - beta1) * pulled)
         spread = g - m if rule.second == "belief" else g
         v = beta2 * v + (1 - beta2) * spread * spread + (eps if rule.eps == "summed" else 0.0)
-        if rule.state != "float64":
-            m, v = _rounded(m, rule.state), _rounded(v, rule.state)
+        kept = rule.loaded if rule.loaded and resumed is not None and i >= resumed else rule.state
+        if kept != "float64":
+            m, v = _rounded(m, kept), _rounded(v, kept)
         one = 1 - beta1**t if rule.corrected in ("both", "first") else 1.0
         two = 1 - beta2**t if rule.corrected in ("both", "second") else 1.0
         used = v

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .box import Box, CouldNotRun, differ, gradients, starts
+from .box import CLOSER, Box, CouldNotRun, differ, gradients, starts
 from .rule import Rule, simulate
 
 STEPS = 8
@@ -41,18 +41,26 @@ def step_of(box: Box) -> Step:
     [path] = box.drive([np.zeros((4, 4))], [[g] for g in given], weight_decay=0.0)
     depends = _depends(box, given)
     values = box.in_force(weight_decay=0.0)
-    for count in range(4):
+
+    def nearest(count: int) -> tuple[float, Rule]:
         rules = []
         for chosen in combinations(DEVIATIONS, count):
             if len({field for field, _ in chosen}) == count:
                 rule = replace(Rule(decay="none"), **dict(chosen))
-                rules.append((differ(simulate(rule, path[0], given, **values), path), count, rule))
-        error, _, rule = min(rules, key=lambda found: found[0])
+                rules.append((differ(simulate(rule, path[0], given, **values), path), rule))
+        return min(rules, key=lambda found: found[0])
+
+    for count in range(4):
+        if count == 3:  # three differences at once are less simple than a class of torch
+            for name, kind in RELATIVES.items():
+                if differ(_as_torch(kind, box, given), path) <= box.tolerance:
+                    return Step(None, name, None, depends)
+        error, rule = nearest(count)
         if error <= box.tolerance:
+            if error > box.doubtful:
+                closer, other = nearest(count + 1)
+                rule = other if closer < error / CLOSER else rule
             return Step(rule, "", None, depends)
-    for name, kind in RELATIVES.items():
-        if differ(_as_torch(kind, box, given), path) <= box.tolerance:
-            return Step(None, name, None, depends)
     return Step(None, "", _sizes(box, path, given, values), depends)
 
 

@@ -1,4 +1,4 @@
-"""The optimizer that a command line names."""
+"""The optimizer and the device that a command line names."""
 
 from __future__ import annotations
 
@@ -48,6 +48,26 @@ def _load(path: Path):
     finally:
         sys.path.pop(0)
     return module
+
+
+def device_of(name: str) -> str:
+    """The device of that name, as torch writes it. Raises ValueError where there is none, and says which there are."""
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device: torch knows none that is called {name!r}; here it can be {', '.join(here)}"
+        ) from error
+    try:
+        torch.zeros(1, device=device).cpu()
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise ValueError(
+            f"device: {device} cannot be used on this machine ({said}); here it can be {', '.join(here)}"
+        ) from error
+    return str(device)
 
 
 def keyword(text: str) -> tuple[str, object]:

@@ -27,7 +27,7 @@ PROTOCOL = Protocol(
     conditions=CONDITIONS,
     claims={NEXT_BYTE: Contrast(regimes={name: Regime(name, "test bits per byte") for name in CONDITIONS})},
     tuning_seeds=range(4),
-    evaluation_seeds=range(2000, 2008),
+    evaluation_seeds=range(3000, 3020),  # a first run, on 2000 … 2007, had left too much to chance
     measurements=[Measurement("sizes", sizes, SIZES["seeds"])],
     probed=[AGAIN],
     probed_metrics="bits per byte|norm",

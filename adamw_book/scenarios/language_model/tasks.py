@@ -19,7 +19,7 @@ SIZES = {"validation": 512, "test": 1024, "length": LENGTH}  # windows, and thei
 FREQUENCY = {"common": (0.01, 2.0), "middling": (0.001, 0.01), "rare": (0.0, 0.001)}
 
 # Settled on validation data alone: wide enough that the winners lie inside.
-RANGES = {"lr": (0.0008, 0.01), "weight_decay": (0.1, 10.0), "l2": (0.001, 0.1)}
+RANGES = {"lr": (0.0008, 0.01), "weight_decay": (0.1, 10.0), "l2": (0.001, 0.1), "count": 9}
 
 
 def bits_per_byte(logits: Tensor, targets: Tensor) -> Tensor:
@@ -46,11 +46,9 @@ def measure(condition: Condition):
     }  # fmt: skip
 
 
-def condition(
-    name: str, norm: str = "pre", steps: int = STEPS, windows: int | None = None, count: int = 9
-) -> Condition:
+def condition(name: str, norm: str = "pre", steps: int = STEPS, windows: int | None = None, **search) -> Condition:
     """A transformer with this ``norm``, trained for ``steps`` on so many ``windows``, by default as many as it takes to
-    meet each once."""
+    meet each once. ``search``: where its ranges differ from ``RANGES``."""
     task = Task(
         name,
         partial(GPT, **MODEL, norm=norm),
@@ -59,7 +57,7 @@ def condition(
     )
     return Condition(
         task,
-        RANGES | {"count": count},
+        RANGES | search,
         steps=steps,
         batch_size=BATCH,
         schedule="warm-up + cosine",
@@ -75,6 +73,6 @@ AGAIN, LONGER = f"pre-norm · {REPEATED} windows, again and again", "pre-norm ·
 CONDITIONS = {
     PRIMARY: condition(PRIMARY, count=16),
     POST: condition(POST, norm="post"),
-    AGAIN: condition(AGAIN, windows=REPEATED),
+    AGAIN: condition(AGAIN, windows=REPEATED, lr=(0.0008, 0.025), count=11),
     LONGER: condition(LONGER, steps=2 * STEPS),
 }

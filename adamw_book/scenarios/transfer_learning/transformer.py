@@ -2,7 +2,7 @@
 say which package of the standard library a docstring documents. A study of its own, and an extra of the package:
 
     pip install "adamw-book[transformer]"
-    python -m adamw_book evidence --chapter transfer_transformer
+    python -m adamw_book evidence --chapter transformer
 
 A run takes about a minute of a core; each is kept as it ends, so that what was stopped goes on. The docstrings are
 those of the Python that runs it.
@@ -39,7 +39,7 @@ RISE = "rise of the batch loss"
 LEFT = "body left"
 
 HANDOVER = Claim(
-    id="transfer_transformer.handover",
+    id="transformer.handover",
     tag="3096511",
     statement="Fine-tuned with the customary decay, λ = 0.01, and a warm-up over 10% of the steps, a pre-trained "
     "transformer reaches a higher test accuracy than without decay.",
@@ -231,5 +231,5 @@ def retuned(
 
 
 STUDY = Study(
-    "frontier/transfer_transformer", (HANDOVER,), SETTINGS, run, effects, probe, retuned=retuned
+    "frontier/transfer_learning/transformer", (HANDOVER,), SETTINGS, run, effects, probe, retuned=retuned
 )  # fmt: skip

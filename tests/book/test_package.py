@@ -18,7 +18,7 @@ import torch
 
 from adamw_book.command_line import main
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DATA = {"mnist_8x8.tsv.gz", "stdlib_identifiers.tsv.gz", "stdlib_text.LICENSE.txt", "stdlib_text.json.gz"}
 
 

@@ -85,6 +85,9 @@ def test_an_icon_becomes_its_drawing_and_keeps_its_attributes():
     icons.draw(soup)
     assert soup.select_one("svg.theme-switch.fa-lg.icon[data-mode=dark][aria-hidden=true] > path[d^=M]")
     assert soup.select_one("i.other")
+    menu = parsed('<button><span class="fa-solid fa-bars"></span></button>')  # of the theme's header on a phone
+    icons.draw(menu)
+    assert menu.select_one("button > svg.fa-bars > path") and not menu.select("span")
     new, old = parsed('<i class="fas fa-pencil"></i>'), parsed('<i class="fas fa-pencil-alt"></i>')
     icons.draw(new)
     icons.draw(old)

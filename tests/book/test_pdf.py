@@ -21,7 +21,7 @@ import pdf  # noqa: E402
 from bs4 import BeautifulSoup  # noqa: E402
 from one_document import one_document, rewritten  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 
 PAGE = """<!DOCTYPE html><html lang="en" data-theme="auto"><head><link rel="stylesheet" href="{up}_static/book.css">
@@ -34,9 +34,11 @@ ONE = """<p>See <a href="part/two.html#exercises">the exercises</a>, <a href="pa
 </details><div class="cell_output"><img src="_images/a.svg" alt="a picture" loading="lazy"></div></div>
 <div class="cell"><details class="hide above-input"><summary>Show</summary><div class="cell_input">more_folded()</div>
 <div class="cell_output">the folded result</div></details></div>
+<div class="cell"><div class="cell_input">listing(f)</div><details class="hide below-input"><summary>Show</summary>
+<div class="cell_output"><p class="output"><b class="highlight">def f(): listed_code</b></p></div></details></div>
 <details class="claim-card"><summary>A claim</summary><p>Decided by a comparison.</p></details>
 <section id="exercises"><h2>Exercises</h2><div class="exercise">Do it.</div><div class="solution">It is done.</div>
-</section><section id="references"><h2>References</h2><p>None.</p></section>"""
+</section><section id="references"><span id="papers"></span><h2>References</h2><p>None.</p></section>"""
 TWO = """<style>.tall { height: 900px; background: #eee; color: #060; }</style><div class="tall">Filled λ and ℓ</div>
 <section id="exercises"><h2>Exercises</h2><p>Back to <a href="../one.html#references">references of one</a>.</p>
 </section>"""
@@ -91,6 +93,7 @@ def test_what_is_folded_is_shown_but_for_code_and_solutions_come_last(book: Path
     soup = document(book)
     text = soup.get_text()
     assert "folded_code" not in text and "more_folded" not in text and "Show" not in text
+    assert "listing(f)" in text and "listed_code" not in text
     assert "the folded result" in text and "#" not in soup.h1.get_text()
     assert all(details.has_attr("open") and details.summary for details in soup.find_all("details"))
     first = soup.find(id="p0").get_text()
@@ -178,6 +181,28 @@ def test_a_small_book_is_printed_with_bookmarks_numbers_and_links(printed: pypdf
     assert loose_fonts(printed) == []
 
 
+def test_a_high_figure_leaves_room_on_its_page_and_a_folded_result_has_no_frame(browser, book: Path):
+    """With the book's own styles, which come first and are to be overruled."""
+    if not any(map(shutil.which, chromium.NAMES)):
+        pytest.skip("no Chromium was found")
+    html = book / "_build" / "html"
+    (html / "_images" / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="400" height="900"/>')
+    (html / "_static" / "book.css").write_text(
+        (ROOT / "_static" / "book.css").read_text() + ".admonition { border: 4px solid blue }"
+    )
+    one = (html / "one.html").read_text().replace('class="hide ', 'class="admonition hide ')
+    (html / "one.html").write_text(one)
+    text, _ = one_document(book, html, "", offer_pdf.STYLE.read_text(encoding="utf-8"))
+    with chromium.served(html, {"/book.html": text}) as site:
+        page = browser.new_page(viewport={"width": pdf.TEXT_WIDTH, "height": 970})
+        page.emulate_media(media="print")
+        page.goto(f"{site}/book.html")
+        millimetres = page.locator(".cell_output img").bounding_box()["height"] * 25.4 / 96
+        frames = page.locator(".cell .hide").evaluate_all("all => all.map(e => getComputedStyle(e).borderLeftWidth)")
+        page.close()
+    assert 100 < millimetres <= 140.1 and frames == ["0px"]
+
+
 def test_what_does_not_fit_on_a_page_is_refused(browser, book: Path):
     if not any(map(shutil.which, chromium.NAMES)):
         pytest.skip("no Chromium was found")
@@ -236,6 +261,10 @@ def test_every_chapter_and_section_has_a_bookmark_that_leads_to_its_heading(whol
     marks = outline(whole)
     assert [title for _, title, _ in marks] == [line.title for line in lines]
     assert sum(line.level == 1 for line in lines) == len(pages(ROOT))
+    for page in pages(ROOT):
+        soup = BeautifulSoup((HTML / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
+        headings = {letters(h.get_text().removesuffix("#")) for h in soup.select("article h2")}
+        assert headings <= {letters(title) for _, title, _ in marks}, page
     lost = [
         title
         for (_, title, page), line in zip(marks, lines, strict=True)

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 
 nodes = pytest.importorskip("docutils.nodes", reason="the book's tools are not installed")
 pytest.importorskip("sphinx", reason="the book's tools are not installed: pip install -r requirements.txt")
@@ -19,13 +21,14 @@ from addresses import github_pages, site_address  # noqa: E402
 from contents import pages  # noqa: E402
 from docutils.frontend import get_default_settings  # noqa: E402
 from docutils.utils import new_document  # noqa: E402
-from finding import _address, description  # noqa: E402
+from finding import _address, _tell, description  # noqa: E402
 from index_entries import authors, tags  # noqa: E402
 from plain_math import plain  # noqa: E402
 from search_words import words  # noqa: E402
+from social_card import ALT, CARD, SIZE, _draw, maps  # noqa: E402
 from sphinx.search import IndexBuilder  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 STORES = [
     f"_search_index_{name}"
@@ -111,6 +114,51 @@ def test_the_site_map_and_the_page_for_lost_readers_need_an_address(tmp_path: Pa
     config.html_baseurl = ""
     _address(app, None)
     assert list(tmp_path.iterdir()) == []
+
+
+def told(site: str, root: Path, outdir: Path) -> tuple[dict[str, str], Path]:
+    """What the head of a page of a book in `root` says (name → content), and where its card is drawn."""
+    title = "Decoupled: what AdamW's weight decay really does"
+    config = SimpleNamespace(html_baseurl=site, html_title=title, project="x")
+    (outdir / "_static").mkdir(exist_ok=True)
+    app = SimpleNamespace(
+        config=config,
+        builder=SimpleNamespace(format="html"),
+        env=SimpleNamespace(titles={"chapters/a": nodes.title("", "A & B")}),
+        srcdir=str(root),
+        outdir=str(outdir),
+    )
+    context: dict[str, str] = {}
+    _tell(app, "chapters/a", "page.html", context, paragraph("Decay pulls evenly."))
+    _draw(app, None)
+    found = re.findall(r'<meta (?:name|property)="(.*?)" content="(.*?)" />', context["metatags"])
+    return dict(found), outdir / CARD
+
+
+def test_a_link_to_a_page_shows_a_card_where_the_address_is_known(tmp_path: Path):
+    said, card = told("https://o.github.io/b/", ROOT, tmp_path)
+    assert said["og:image"] == f"https://o.github.io/b/{CARD}" and said["twitter:card"] == "summary_large_image"
+    assert said["og:title"] == "A &amp; B" and said["og:description"] == "Decay pulls evenly."
+    assert (said["og:image:width"], said["og:image:height"]) == ("1200", "630") and said["og:image:alt"] == ALT
+    picture = plt.imread(card)
+    assert picture.shape[1::-1] == SIZE and card.stat().st_size < 300_000
+    # the title above and the brightest of each map, left, in the middle, right; nothing at the edges
+    white, yellow = (picture[:, :, :3].min(2) > 0.9), (picture[:, :, 0] > 0.85) & (picture[:, :, 2] < 0.3)
+    assert white[:120].sum() > 5000
+    assert all(yellow[260:530, left : left + 400].sum() > 2000 for left in (0, 400, 800))
+    assert len({tuple(pixel) for pixel in [*picture[:, :40].reshape(-1, 4), *picture[:, -40:].reshape(-1, 4)]}) == 1
+    # without an address, or without the record, none is named and none drawn, and an old one goes
+    assert told("", ROOT, tmp_path)[0] == {"description": "Decay pulls evenly."} and not card.exists()
+    said, _ = told("https://o.github.io/b/", tmp_path, tmp_path)
+    assert "og:image" not in said and said["twitter:card"] == "summary" and not card.exists()
+
+
+def test_the_best_decays_lie_as_the_text_of_the_card_says():
+    slopes = []
+    for runs in maps(ROOT / "ledger")[0].values():
+        best = runs.groupby(["lr", "decay"])["value"].mean().unstack().idxmax(axis="columns")
+        slopes.append(np.polyfit(np.log(best.index), np.log(best), 1)[0])
+    assert max(slopes[:2]) < 0.4 and slopes[2] > 0.8, slopes
 
 
 def test_tags_and_authors_are_in_the_index():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PAGES = sorted((Path(__file__).resolve().parent.parent / "chapters" / "api").glob("*.md"))
+PAGES = sorted((Path(__file__).resolve().parents[2] / "chapters" / "api").glob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -14,7 +14,7 @@ import yaml
 from contents import pages, source
 from lock import lock
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "chapters").rglob("*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
 
@@ -100,6 +100,12 @@ def test_old_addresses_lead_to_pages_and_are_none():
     moved, listed = config["sphinx"]["config"]["moved_pages"], set(pages(ROOT))
     assert moved["chapters/foundations/triton_kernel"] == "chapters/engineering/triton_kernel"
     assert set(moved.values()) <= listed and not moved.keys() & listed
+
+
+def test_every_extension_of_the_build_is_asked_for():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    own = {path.stem for path in (ROOT / "_ext").glob("*.py") if "\ndef setup(app)" in path.read_text("utf-8")}
+    assert own == set(config["sphinx"]["local_extensions"])
 
 
 def test_labels_are_the_only_ones_of_their_name():

@@ -16,18 +16,21 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import nbformat
 import pytest
 from chromium import served
 from conftest import unavailable
 from contents import pages, source
+from exercises import exercises
 from plain_markdown import raw_constructs
 
 bs4 = pytest.importorskip("bs4", reason="the book's tools are not installed: pip install -r requirements.txt")
 audit_pages = pytest.importorskip("audit_pages", reason="the book's tools are not installed")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 PAGES = pages(ROOT)
+FOLDS = ":is(.exercise, .solution)"
 WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
 CONTRAST = 4.5  # WCAG 2, level AA, for text
 
@@ -161,6 +164,25 @@ TOO_WIDE = """
 """
 
 
+# Icons of a font that the page does not bring, and buttons on which nothing is drawn
+LOST_ICONS = """
+() => {
+  const found = [];
+  for (const e of document.querySelectorAll("body *")) {
+    for (const side of ["::before", "::after"]) {
+      const style = getComputedStyle(e, side), [sign] = style.content.match(/[\\ue000-\\uf8ff]/) ?? [];
+      const lost = sign && !/^"?Font Awesome 6 Free\\b/.test(style.fontFamily);
+      if (lost) found.push(`${side} <${e.localName} ${e.className}>`);
+    }
+  }
+  for (const button of document.querySelectorAll(".bd-header-article button")) {
+    const drawn = [...button.querySelectorAll("svg, img")].some((e) => e.getBoundingClientRect().width > 8);
+    if (button.checkVisibility() && !drawn && !button.innerText.trim()) found.push(`<${button.className}>`);
+  }
+  return found;
+}
+"""
+
 # As a reader who looks at everything has it: folded code shown, solutions open
 UNFOLD = """
 () => {
@@ -202,14 +224,15 @@ def test_page(opened, html: Path, site: str):
         ],
         "pictures that are not there": [src for src in page.locator("img").evaluate_all(IMAGES) if src],
         "warnings of a cell's code": page.locator(".output.stderr").all_inner_texts(),
-        "solutions that are not hidden": page.locator(".solution:not(.toggle-hidden)").count(),
-        "light boxes on a dark page": page.theme == "dark" and page.evaluate(LIGHT_BOXES),
-        "text of low contrast": page.evaluate(LOW_CONTRAST, CONTRAST),
+        "exercises and solutions that are not folded": page.locator(f"{FOLDS}:not(.toggle-hidden)").count(),
+        "icons that are not there": page.evaluate(LOST_ICONS),
     }
     sizes = loaded_bytes(page, html, site)
     wrong["a heavy page"] = sizes if sum(sizes.values()) > audit_pages.WEIGHT else {}
     page.evaluate(UNFOLD)
-    wrong["solutions that do not open"] = page.locator(".solution.toggle-hidden").count()
+    wrong["exercises and solutions that do not open"] = page.locator(f"{FOLDS}.toggle-hidden").count()
+    wrong["light boxes on a dark page"] = page.theme == "dark" and page.evaluate(LIGHT_BOXES)
+    wrong["text of low contrast"] = page.evaluate(LOW_CONTRAST, CONTRAST)
     wrong["found by axe"] = axe_violations(page)
     page.set_viewport_size({"width": 320, "height": 640})
     wrong["wider than 320 px"] = page.evaluate(TOO_WIDE)
@@ -276,7 +299,12 @@ def test_the_notebook_beside_a_page_says_what_the_page_says(html: Path, page: st
     told = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
     assert any(told) and [found for sentence in told for found in raw_constructs(sentence)] == []
     assert re.findall(r"\\tag\{([\d.]+)\}", text) == re.findall(r'class="eqno">\(([\d.]+)', shown)
-    assert re.findall(r"### (Exercise [\d.]+)", text) == re.findall(r'caption-number">(Exercise [\d.]+)', shown)
+    titles = bs4.BeautifulSoup(shown, "html.parser").select(".exercise > .admonition-title")
+    asked = [" ".join(title.get_text().replace("’", "'").split()) for title in titles]
+    assert re.findall(r"### (Exercise .*)", text) == asked
+    solved = bs4.BeautifulSoup(shown, "html.parser").select(".solution > .admonition-title")
+    assert [title.get_text() for title in solved] == [f"Solution to {one.partition(' (')[0]}" for one in asked]
+    assert len(asked) == len(exercises(nbformat.read(source(ROOT, page), as_version=4)))
     for cited in re.findall(r'id="id\d+">\[<a class="reference internal"[^>]*>(.*?)</a>', shown):
         assert re.sub("</?em>", "*", unescape(cited)) in text + "".join(
             "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"
@@ -299,6 +327,9 @@ def test_what_is_written_of_a_page_is_clean(html: Path, page: str):
     assert [figure["src"] for figure in figures if not (figure.get("width") and figure.get("height"))] == []
     assert [figure["src"] for figure in soup.select("article img")[1:] if figure.get("loading") != "lazy"] == []
     assert soup.select("[tabindex]:is(mjx-container, .math), .math [tabindex]") == []
+    assert soup.find_all(string=re.compile("Put your answer in place of")) == []
+    cards = [urlsplit(card["content"]).path for card in soup.select("meta[property='og:image']")]
+    assert [card for card in cards if not (html / "_static" / Path(card).name).is_file()] == []
     for code in soup.select("pre, code, script, style, mjx-container"):
         code.decompose()
     read = [
@@ -325,6 +356,111 @@ def test_the_buttons_of_the_header_show_that_they_have_the_focus(opened):
     assert buttons.count() >= 2
     seen = {buttons.nth(i).get_attribute("title"): buttons.nth(i).evaluate(FOCUS) for i in range(buttons.count())}
     assert all(seen.values()), seen
+
+
+# ---- Exercises, a menu of folds
+
+
+EXERCISED = next(page for page in PAGES if page.endswith("covariate_shift"))
+FOLDED = f"{FOLDS} > section :is(p, pre)"
+CLASSES = "all => all.map((e) => !e.classList.contains('toggle-hidden'))"
+
+
+def is_open(page) -> list[bool]:
+    """Of each exercise, whether it is open."""
+    return page.locator(".exercise").evaluate_all(CLASSES)
+
+
+@pytest.fixture
+def menu(site: str, browser):
+    """The page of a chapter with four exercises, before anybody has touched it; whatever goes wrong in its scripts."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    page, problems = context.new_page(), []
+    page.on("pageerror", lambda it: problems.append(str(it)))
+    page.goto(f"{site}/{EXERCISED}.html", wait_until="networkidle")
+    yield page
+    context.close()
+    assert problems == []
+
+
+def test_the_exercises_are_a_line_each(menu):
+    assert is_open(menu) == [False] * 4 and not any(menu.locator(FOLDED).nth(i).is_visible() for i in range(4))
+    assert menu.locator(".exercise").evaluate_all("all => Math.max(...all.map((e) => e.offsetHeight))") < 45
+    assert menu.locator("#exercises").bounding_box()["height"] < 300
+    assert menu.locator(".solution:visible").count() == 0  # the line of a solution comes with its exercise
+
+
+@pytest.mark.parametrize("place", [".caption-number", ".toggle-button", "svg"])
+def test_an_exercise_opens_where_its_line_is_clicked_and_its_solution_after_it(menu, place: str):
+    line = menu.locator(".exercise > .admonition-title").nth(1)
+    at, it = line.bounding_box(), line.locator(place).first.bounding_box()
+    line.click(position={"x": it["x"] - at["x"] + it["width"] / 2, "y": it["y"] - at["y"] + it["height"] / 2})
+    assert is_open(menu) == [False, True, False, False]
+    exercise, solution = menu.locator(".exercise").nth(1), menu.locator(".solution").nth(1)
+    assert exercise.locator(".cell_input").is_visible() and exercise.locator(".cell_output").count() == 0
+    assert solution.is_visible() and not solution.locator("section").is_visible()
+    solution.locator(".toggle-button").click()
+    assert solution.locator("section").is_visible()
+    solution.locator("a").first.click()  # leads to its exercise, and folds nothing
+    assert is_open(menu) == [False, True, False, False] and menu.url.endswith("#ex-shift-box")
+    assert solution.locator("section").is_visible()
+
+
+def test_an_exercise_opens_by_keyboard_and_its_button_is_called_by_its_name(menu):
+    button = menu.get_by_role("button", name=re.compile(r"Exercise [\d.]+ \(Does decay still hurt"))
+    assert button.get_attribute("aria-expanded") == "false" and button.evaluate(FOCUS)
+    menu.keyboard.press("Enter")
+    assert is_open(menu) == [False, False, True, False] and button.get_attribute("aria-expanded") == "true"
+    menu.keyboard.press("Tab")
+    assert menu.evaluate("document.activeElement.closest('.exercise, .solution')?.className ?? ''") != ""
+
+
+@pytest.mark.parametrize("arrives", [True, False], ids=["arrives", "is there"])
+def test_an_address_opens_the_exercise_that_it_names(menu, arrives: bool):
+    if arrives:
+        address = menu.url
+        menu.goto("about:blank")
+        menu.goto(f"{address}#ex-small-bit", wait_until="networkidle")
+    else:
+        menu.evaluate("() => { location.hash = '#ex-small-bit'; }")
+        menu.wait_for_timeout(100)
+    assert is_open(menu) == [False, False, True, False]
+    assert menu.locator(".exercise").nth(2).evaluate("e => Math.abs(e.getBoundingClientRect().top) < innerHeight")
+
+
+@pytest.mark.parametrize(
+    ("word", "place", "opened"),
+    # each of the first two stands once on the page, the last in a solution and then in the references
+    [("cutting", ".exercise", 1), ("repairs", ".solution", 1), ("correlations", "#references", 0)],
+)
+def test_a_search_opens_a_fold_where_what_it_found_is_in_none_but_folds(menu, site: str, word: str, place: str, opened):
+    menu.goto(f"{site}/search.html?q={word}")
+    menu.locator(f"#search-results li a[href*={EXERCISED.split('/')[-1]}]").first.click()
+    menu.wait_for_url(f"**/{EXERCISED}.html*")
+    found = menu.locator(f"{place} .highlighted").first
+    found.wait_for(state="visible")
+    menu.wait_for_timeout(300)
+    assert found.evaluate("e => Math.abs(e.getBoundingClientRect().top) < innerHeight")
+    assert menu.locator(f"{FOLDS}:not(.toggle-hidden)").count() == opened
+
+
+def test_without_scripts_every_exercise_and_solution_is_read(site: str, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site}/{EXERCISED}.html")
+    shown = page.locator(FOLDED)
+    assert shown.count() > 15 and all(shown.nth(i).is_visible() for i in range(shown.count()))
+    context.close()
+
+
+def test_on_paper_every_exercise_and_solution_is_open(menu):
+    menu.emulate_media(media="print")
+    menu.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    assert menu.locator(f"{FOLDS}.toggle-hidden").count() == 0 and menu.evaluate(audit_pages.PAPER_FAULTS) == []
+    menu.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    assert is_open(menu) == [False] * 4
+    folded = menu.evaluate(audit_pages.PAPER_FAULTS)  # and the audit would see it
+    assert len([fault for fault in folded if fault.startswith("folded: Exercise")]) == 4
 
 
 def test_no_page_names_a_folder_of_the_machine_that_built_it(html: Path):

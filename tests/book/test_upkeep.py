@@ -20,7 +20,7 @@ import outward_links  # noqa: E402
 from build_status import table  # noqa: E402
 from cost import Cost  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # A process that computes for half a second in itself, and whose child holds 60 MB
 BUSY = """
@@ -76,11 +76,13 @@ def write_notebook(path: Path, *cells: tuple[str, str]) -> Path:
 
 
 def test_an_exercise_counts_as_checked_where_its_solution_is_asserted(tmp_path: Path):
-    exercise = ("markdown", "```{exercise}\n:label: ex-a\nDo it.\n```\n```{exercise}\n:label: ex-b\nDo it.\n```")
-    opened, closed = ("markdown", "```{solution-start} ex-a\n```"), ("markdown", "```{solution-end}\n```")
-    shown = ("markdown", "```{solution-start} ex-b\n```"), ("code", "check.second(3)"), closed  # shown, not asserted
-    solved = write_notebook(tmp_path / "a.ipynb", exercise, opened, ("code", "assert check.first(3)"), closed, *shown)
-    assert audit_pages.unchecked_exercises(solved) == 1
+    asked = "```{exercise-start} How much? — code\n:label: ex-%s\n:class: dropdown\nDo it.\n```"
+    opened = "```{exercise-end}\n```\n```{solution-start} ex-%s\n:class: dropdown\n```"
+    cells = []
+    for label, last in (("a", "assert check.first(3)"), ("b", "check.second(3)")):  # the second is shown, not asserted
+        cells += [("markdown", asked % label), ("code", "x = ..."), ("markdown", opened % label), ("code", last)]
+        cells.append(("markdown", "```{solution-end}\n```"))
+    assert audit_pages.unchecked_exercises(write_notebook(tmp_path / "a.ipynb", *cells)) == 1
     assert audit_pages.unchecked_exercises(write_notebook(tmp_path / "b.ipynb", ("code", "1"))) is None
     assert audit_pages.unchecked_exercises(tmp_path / "c.md") is None
 

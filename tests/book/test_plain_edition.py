@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from contents import pages, source
+from contents import numbered, pages, source
 from launch_buttons import PLAIN_BRANCH, PLAIN_FOLDER
 
 nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
 pytest.importorskip("pybtex", reason="the book's tools are not installed: pip install -r requirements.txt")
+from exercises import exercises  # noqa: E402
 from plain_edition import Origin, plain, setup_code, write_plain  # noqa: E402
 from plain_markdown import Book, Translator, raw_constructs  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = [page for page in pages(ROOT) if source(ROOT, page).suffix == ".ipynb"]
 SITE = "https://someone.github.io/book"
 ORIGIN = Origin("https://github.com/someone/book", "main", "0123456789" * 4, SITE)
@@ -94,6 +95,20 @@ def test_solutions_are_folded(edition, page: str):
             inside = inside if starts == 0 else starts > 0
         elif inside:
             assert cell.id not in {plain.id for plain in edition[page].cells}
+
+
+@each_chapter
+def test_exercises_are_headings_over_an_open_cell_to_fill_in(edition, book: Book, page: str):
+    """Folded on the page; a notebook is there to be filled in."""
+    asked = exercises(nbformat.read(ROOT / f"{page}.ipynb", as_version=4))
+    assert bool(asked) == (page in numbered(ROOT))
+    cells = edition[page].cells
+    assert markdown(edition[page]).count("\n### Exercise ") == len(asked)
+    for one in asked:
+        [at] = [i for i, cell in enumerate(cells) if cell.id == one.stub.id]
+        heading = f'id="{one.label}"></a>\n\n### {book.places[one.label].text} ({one.title})\n\n'
+        assert heading in cells[at - 1].source
+        assert cells[at].source == one.stub.source and "cellView" not in cells[at].metadata and not cells[at].outputs
 
 
 @each_chapter
