@@ -93,8 +93,7 @@ def _device() -> str:
 
 def _versions() -> dict[str, str | None]:
     versions = {"python": platform.python_version()}
-    extras = [name for name in ("transformers",) if name in sys.modules]  # where a study has made use of them
-    for name in ("torch", "triton", "numpy", "scipy", "pandas", *extras, "adamw-book"):
+    for name in ("torch", "triton", "numpy", "scipy", "pandas", "adamw-book"):
         try:
             versions[name.replace("-", "_")] = metadata.version(name)
         except metadata.PackageNotFoundError:
