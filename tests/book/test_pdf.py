@@ -200,7 +200,34 @@ def test_a_high_figure_leaves_room_on_its_page_and_a_folded_result_has_no_frame(
         millimetres = page.locator(".cell_output img").bounding_box()["height"] * 25.4 / 96
         frames = page.locator(".cell .hide").evaluate_all("all => all.map(e => getComputedStyle(e).borderLeftWidth)")
         page.close()
-    assert 100 < millimetres <= 140.1 and frames == ["0px"]
+    assert 100 < millimetres <= 125.1 and frames == ["0px"]
+
+
+TABLE = """<div class="cell"><div class="cell_output"><table><tbody><tr><th>a network with a long name</th>{}
+</tr></tbody></table></div></div>"""
+LINES = "e => { const r = document.createRange(); r.selectNodeContents(e); return r.getClientRects().length; }"
+
+
+@pytest.mark.parametrize(("intervals", "stay"), [(5, True), (10, False)])
+def test_an_interval_stays_on_its_line_where_the_table_need_not_be_much_smaller(
+    browser, book: Path, intervals: int, stay: bool
+):
+    if not any(map(shutil.which, chromium.NAMES)):
+        pytest.skip("no Chromium was found")
+    html = book / "_build" / "html"
+    (html / "_static" / "book.css").write_text((ROOT / "_static" / "book.css").read_text())
+    body = TABLE.format("<td>+1.23 [+0.11, +2.35]</td>" * intervals)
+    (html / "one.html").write_text(PAGE.format(up="", id="top", title="One", body=body))
+    document, _ = one_document(book, html, "", offer_pdf.STYLE.read_text(encoding="utf-8"))
+    with chromium.served(html, {"/book.html": document}) as site:
+        page = browser.new_page(viewport={"width": pdf.TEXT_WIDTH, "height": 970})
+        page.emulate_media(media="print")
+        page.goto(f"{site}/book.html")
+        page.evaluate(pdf.FIT)
+        assert page.evaluate(pdf.CUT) == []
+        name, *cells = [cell.evaluate(LINES) for cell in page.locator("table :is(th, td)").all()]
+        page.close()
+    assert (set(cells) == {1}) is stay and (name <= 2 or not stay), (name, cells)
 
 
 def test_what_does_not_fit_on_a_page_is_refused(browser, book: Path):
