@@ -50,19 +50,20 @@ def optax(name: str):
     takes = inspect.signature(transform).parameters
     defaults = {key: takes[key].default for key in ("b1", "b2", "eps", "weight_decay") if key in takes}
 
+    # One for all: coefficients are set before each step, and what is compiled is kept.
+    shared = library.inject_hyperparams(transform)(learning_rate=1e-3, **defaults)
+    update = jax.jit(shared.update)
+
     class Optax(Adapted):
         def __init__(self, params, learning_rate=1e-3, **coefficients) -> None:
             super().__init__(params, {"learning_rate": learning_rate} | defaults | coefficients)
-            self._transform = library.inject_hyperparams(transform)(**self.coefficients)
-            self._kept = self._transform.init(
-                [jax.numpy.asarray(p.detach().numpy()) for p in self.param_groups[0]["params"]]
-            )
+            self._kept = shared.init([jax.numpy.asarray(p.detach().numpy()) for p in self.param_groups[0]["params"]])
 
         def moved(self, values, gradients):
             for key, value in self.coefficients.items():
                 self._kept.hyperparams[key] = jax.numpy.asarray(value, dtype=values[0].dtype)
             values, gradients = ([jax.numpy.asarray(a) for a in arrays] for arrays in (values, gradients))
-            updates, self._kept = self._transform.update(gradients, self._kept, values)
+            updates, self._kept = update(gradients, self._kept, values)
             return library.apply_updates(values, updates)
 
         def kept(self) -> list:
