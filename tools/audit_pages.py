@@ -141,6 +141,7 @@ def look(context, site: str, html: Path, name: str) -> tuple[dict[str, float | N
     page.evaluate(
         "() => Promise.all([...document.images].map((e) => (e.loading = 'eager', e.decode().catch(() => 0))))"
     )
+    requests += page.evaluate("() => [...document.images].map((e) => e.currentSrc)")  # what was told late, too
     own = {unquote(urlsplit(url).path).lstrip("/") for url in requests if url.startswith(f"{site}/")}
     found: dict[str, float | None] = {
         "axe": axe(page),
