@@ -168,7 +168,7 @@ TOO_WIDE = """
 LOST_ICONS = """
 () => {
   const found = [];
-  for (const e of document.querySelectorAll("body *")) {
+  for (const e of document.querySelectorAll("body *:not(mjx-container *)")) {
     for (const side of ["::before", "::after"]) {
       const style = getComputedStyle(e, side), [sign] = style.content.match(/[\\ue000-\\uf8ff]/) ?? [];
       const lost = sign && !/^"?Font Awesome 6 Free\\b/.test(style.fontFamily);
