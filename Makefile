@@ -30,7 +30,7 @@ help:
 	@echo 'make pdf         print the built book as one PDF, and offer it on the pages (needs Chromium)'
 	@echo 'make test        unit tests, formula checks and every notebook, on the CPU'
 	@echo 'make test-elsewhere  the tests of the package, with the arithmetic and threads of another processor'
-	@echo 'make engines     install Ray, Dask, Flower, torchao and ONNX Runtime, so that their tests run, too'
+	@echo 'make engines     install Ray, Dask, Flower, torchao, ONNX Runtime, Lightning and transformers, so that their tests run, too'
 	@echo 'make pages       check the built pages in Chromium'
 	@echo 'make audit-pages a table of every page and what may be wrong with it: zeros where zeros belong'
 	@echo 'make serve       show the built book on http://127.0.0.1:$(PORT)  (PORT=...)'
