@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from unavailable import unavailable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,13 +47,6 @@ def pytest_terminal_summary(terminalreporter) -> None:
     terminalreporter.write_line(line.format("GPU", "dtypes", "flags", "registers", "spills", "loads", "stores"))
     for architecture, *row in sorted(rows, key=lambda r: (r[2] != "plain", r[2], r[1], r[0])):
         terminalreporter.write_line(line.format(f"sm_{architecture}", *row))
-
-
-def unavailable(why: str):
-    """Skip, or fail in CI, where everything that is needed can be had."""
-    if os.environ.get("CI", "").lower() in ("true", "1"):
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, unavailable
 from matplotlib import pyplot as plt
+from unavailable import unavailable
 
 from adamw_book import dynamics, ledger
 from adamw_book.diagnose import audit_numbers
@@ -37,6 +38,7 @@ from adamw_book.interactive.weights import (
 )
 from adamw_book.schedules import SCHEDULES
 
+ROOT = Path(__file__).resolve().parent.parent
 BIT, FLIPPED = "test accuracy", "flipped test accuracy"
 NETWORKS = ["bit · MLP", "bit · linear"]
 START_OF_RUN = {"lr": 3e-4, "weight_decay": 0.1, "steps": 1000, "schedule": "cosine", "warmup": 100, "final": 0.0}

@@ -19,10 +19,10 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import nbformat
 import pytest
 from chromium import served
-from conftest import unavailable
 from contents import pages, source
 from exercises import exercises
 from plain_markdown import raw_constructs
+from unavailable import unavailable
 
 bs4 = pytest.importorskip("bs4", reason="the book's tools are not installed: pip install -r requirements.txt")
 audit_pages = pytest.importorskip("audit_pages", reason="the book's tools are not installed")
