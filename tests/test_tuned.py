@@ -414,6 +414,8 @@ def test_a_mean_that_few_seeds_carry_is_told_with_the_median():
     lopsided = effect([0.001] * 10 + [0.5, 0.4])
     assert lopsided.carried and lopsided.median == 0.001
     assert lopsided.remarks() == ["few seeds carry the mean: the median is +0.10 pp"]
+    small = replace(lopsided, metric="bits saved per byte")  # printed as finely as its interval
+    assert small.remarks() == ["few seeds carry the mean: the median is +0.0010 bits"]
     assert not effect(np.linspace(-0.01, 0.02, 12)).carried
     assert effect([0.0] * 12).remarks() == ["no seed differs"]
 

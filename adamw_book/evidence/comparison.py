@@ -139,7 +139,7 @@ class Effect:
         if not self.differences.any():
             found.append("no seed differs")
         elif self.carried:
-            median, _ = printed(unit_of(self.metric), self.median, 0, 0, digits=2)
+            median, _ = printed(unit_of(self.metric), self.median, self.low, self.high)
             found.append(f"few seeds carry the mean: the median is {median}")
         return found
 
