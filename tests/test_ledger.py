@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import shutil
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -776,6 +777,23 @@ def test_a_primary_comparison_that_was_not_made_again_is_told(root, found):
         ledger.stability(changed(retuned=lambda *seeds: found), (1,), root)
 
 
+@pytest.mark.parametrize("command", [lambda s, r: ledger.stability(s, (1,), r), lambda s, r: ledger.again(s, r)])
+def test_records_are_read_before_anything_is_made_again(root, command):
+    def runs(*seeds):
+        raise AssertionError("hours of training")
+
+    study = changed(retuned=runs)
+    edit(root / "toy.lift.json", lambda record: record["effects"].pop("depth 8"))
+    with pytest.raises(ValueError, match="record of toy.lift has no effect under 'depth 8'.*make evidence CHAPTER=toy"):
+        command(study, root)
+    (root / "toy.lift.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="toy.lift.json is no record"):
+        command(study, root)
+    (root / "toy.lift.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no record of claim 'toy.lift'"):
+        command(study, root)
+
+
 def test_another_primary_comparison_is_another_claim(root):
     other = changed(claims=(dataclasses.replace(CLAIM, primary="depth 1"),))
     assert any("primary" in line for line in ledger.check(other, root))
@@ -883,6 +901,37 @@ def test_the_primary_comparisons_are_printed_beside_the_record(toy_command, caps
     assert "toy.lift: same verdict (depth 8)" in printed and printed.count("supported") == 1 + len(runs)
     assert [line.split()[0] for line in printed.splitlines() if line.endswith("supported")] == ["recorded", *runs]
     assert "1 of 1 claims keep their verdict." in printed
+
+
+@pytest.mark.parametrize("command", ["stability", "again"])
+@pytest.mark.parametrize("damaged", [None, "{"])
+def test_without_the_records_of_every_chapter_none_is_made_again(
+    toy_command, monkeypatch, capsys, tmp_path, command, damaged
+):
+    """The second chapter has no record: the first, which takes hours, is not begun."""
+    claim = dataclasses.replace(CLAIM, id="other.lift")
+    other = changed(chapter="folder/other", claims=(claim,), retuned=lambda *seeds: pytest.fail("hours of training"))
+    monkeypatch.setattr(evidence_commands, "STUDIES", {"toy": "", "other": ""})
+    monkeypatch.setattr(evidence_commands, "study", {"toy": changed(retuned=other.retuned), "other": other}.__getitem__)
+    ledger.write(STUDY, run(), tmp_path)
+    if damaged:
+        (tmp_path / "other.lift.json").write_text(damaged, encoding="utf-8")
+    assert toy_command([command]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    says = "other.lift.json is no record" if damaged else "no record of claim 'other.lift'"
+    assert line.startswith(f"{command}: {says}") and line.endswith("run `make evidence CHAPTER=other` to make it")
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "ray", "dask"])
+def test_workers_that_cannot_be_had_are_told_in_a_line(toy_command, monkeypatch, capsys, backend):
+    for module in ("ray.util.joblib", "dask.distributed"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.setitem(sys.modules, module.partition(".")[0], None)  # as where it is not installed
+    assert toy_command(["evidence", "--workers", "2", "--backend", backend]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"evidence: --backend {backend}: ")
+    told = "Invalid backend: nonsense, expected one of [" if backend == "nonsense" else f"adamw-book[{backend}]'"
+    assert told in line
 
 
 def test_an_unknown_chapter_on_the_command_line(toy_command, capsys):

@@ -468,6 +468,18 @@ def test_identical_runs_do_not_carry_the_pooled_effect():
         pooled({"a": same})
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.3, -1e-9])
+def test_of_identical_runs_alone_nothing_but_their_spread_is_uncertain(mean):
+    def same(mean):
+        return Effect.of(pd.Series([mean] * 12), "AdamW", "Adam", "test accuracy")
+
+    found = pooled(dict.fromkeys("abc", same(mean)))
+    assert (found.mean, found.low, found.high, found.tau, found.n) == (mean, mean, mean, 0.0, 3)
+    found = pooled({"a": same(mean), "b": same(mean + 1e-3), "c": same(mean + 2e-3)})  # plain values: Student's t
+    assert found.mean == pytest.approx(mean + 1e-3) and found.tau == pytest.approx(1e-3)
+    assert found.high - found.mean == pytest.approx(4.302653 * 1e-3 / np.sqrt(3), rel=1e-6)
+
+
 def test_the_level_of_the_effects_is_not_that_of_the_pooled_interval():
     def at(level, quantile):
         errors = {"a": (0.010, 0.01), "b": (0.012, 0.02), "c": (0.009, 0.01)}
