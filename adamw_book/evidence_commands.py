@@ -25,10 +25,12 @@ def evidence(chapter: str) -> None:
     start, busy = time.perf_counter(), time.process_time()
     unfinished = ledger.Unfinished(found)
     tables = found.run(unfinished.part)
-    seconds = time.perf_counter() - start
+    seconds = unfinished.earlier + time.perf_counter() - start
     paths = ledger.write(found, tables, seconds=seconds)
     unfinished.forget()
-    print(f"{found.chapter}: {seconds:.0f} s, CPU {time.process_time() - busy:.0f} s, records in {paths[0].parent}")
+    earlier = f" ({unfinished.earlier:.0f} s of it earlier)" if unfinished.earlier else ""
+    cpu = time.process_time() - busy
+    print(f"{found.chapter}: {seconds:.0f} s{earlier}, CPU {cpu:.0f} s, records in {paths[0].parent}")
     for claim in found.claims:
         record = ledger.read(claim.id)
         print(f"  {claim.id}: {record.verdict} (smallest effect that would matter: {claim.smallest_effect:g})")

@@ -6,8 +6,9 @@ import hashlib
 import json
 import shutil
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -849,25 +850,57 @@ def test_a_part_of_other_settings_other_code_or_edited_is_found_again(tmp_path, 
     (csv,) = tmp_path.rglob("*.csv")
     csv.write_bytes(csv.read_bytes().replace(b"AdamW", b"Adaml"))
     assert part("a")["arm"].tolist() == ["AdamW", "Adam"] and ran == ["a"] * 3
-    monkeypatch.setattr("adamw_book.ledger.unfinished._sources", lambda: "other")
+    monkeypatch.setattr("adamw_book.ledger.unfinished._package", lambda: "other")
     part("a")
     assert ran == ["a"] * 4
     assert (tmp_path / ".unfinished" / "toy").exists()
     assert ledger.read_all(tmp_path) == []  # no record
 
 
-def test_other_code_in_any_module_of_the_package_is_other_code(tmp_path, monkeypatch):
+@pytest.mark.parametrize("of", ["device", "version"])
+def test_a_part_from_elsewhere_is_found_again(tmp_path, monkeypatch, of):
+    """A record names one device and one version of each package."""
+    part, ran = parts_of(STUDY, tmp_path)
+    part("a")
+    if of == "device":
+        monkeypatch.setattr("torch.get_num_threads", lambda: 99)
+    else:
+        known = metadata.version
+        monkeypatch.setattr(metadata, "version", lambda name: "9.9" if name == "scikit-learn" else known(name))
+    part("a")
+    part("a")
+    assert ran == ["a"] * 2
+
+
+def test_what_parts_cost_in_an_earlier_run_is_counted(tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(unfinished, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    stopped, resumed = ledger.Unfinished(STUDY, tmp_path), ledger.Unfinished(STUDY, tmp_path)
+    for name in "ab":
+        stopped.part(name, lambda: PART)
+    for name in "abc":
+        resumed.part(name, lambda: PART)
+    assert (stopped.earlier, resumed.earlier) == (0, 20)
+
+
+def test_any_other_file_of_the_package_is_another_package(tmp_path, monkeypatch):
     package = tmp_path / "adamw_book"
-    modules = [package / "ensemble.py", package / "optim" / "adamw.py", package / "scenarios" / "a" / "tasks.py"]
-    for module in modules:
-        module.parent.mkdir(parents=True, exist_ok=True)
-        module.write_text("a = 1\n")
+    names = ["ensemble.py", "optim/adamw.py", "scenarios/a/tasks.py", "data_files/mnist_8x8.tsv.gz", "a/b.js"]
+    idle = ["__pycache__/ensemble.cpython-311.pyc", "optim/__pycache__/x.py", ".DS_Store", "optim/.adamw.py.swp"]
+    for name in names + idle:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("a = 1\n")
     monkeypatch.setattr(unfinished, "__file__", str(package / "ledger" / "unfinished.py"))
-    found = [unfinished._sources()]
-    for module in modules:
-        module.write_text("a = 2\n")
-        found.append(unfinished._sources())
-    assert len(set(found)) == 4 and found[-1] == unfinished._sources()
+    found = [unfinished._package()]
+    for name in names:
+        (package / name).write_text("a = 2\n")
+        found.append(unfinished._package())
+    (package / "ensemble.py").rename(package / "task.py")
+    found.append(unfinished._package())
+    assert len(set(found)) == len(names) + 2
+    for name in idle:
+        (package / name).write_text("a = 2\n")
+    assert found[-1] == unfinished._package()
 
 
 # ---- the command line
@@ -890,6 +923,20 @@ def test_evidence_writes_a_record_that_check_accepts(toy_command, capsys, tmp_pa
     assert (tmp_path / "toy.lift.json").exists()
     assert toy_command(["check"]) == 0
     assert "toy: the records hold" in capsys.readouterr().out
+
+
+def test_the_seconds_of_a_run_that_was_stopped_are_those_of_all_its_parts(toy_command, monkeypatch, capsys, tmp_path):
+    clock = iter([0.0, 40.0])  # of the first run's part; real time after that
+    study = changed(run=lambda part: {"evaluation": part("all", runs)})
+    monkeypatch.setattr(evidence_commands, "study", {"toy": study}.__getitem__)
+    with monkeypatch.context() as patch:
+        patch.setattr(unfinished, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+        patch.setattr(ledger, "write", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            toy_command(["evidence"])
+    assert toy_command(["evidence"]) == 0
+    assert ledger.read("toy.lift", tmp_path).seconds >= 40
+    assert "(40 s of it earlier)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("command", "runs"), [("stability", ["1", "2", "3"]), ("again", ["here"])])
