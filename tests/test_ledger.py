@@ -73,6 +73,16 @@ def test_a_record_was_tuned_on_the_runs_that_its_protocol_would_make(chapter):
         pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chapter", [chapter for chapter in scenarios.STUDIES if chapter not in MAPS])
+def test_a_record_holds_what_its_tuning_runs_choose(chapter):
+    module = import_module(scenarios.STUDIES[chapter])
+    tables = ledger.read(module.STUDY.claims[0].id).tables
+    chosen = module.PROTOCOL.choose(tables["tuning"])
+    winners = chosen[chosen["winner"]].drop(columns="winner").reset_index(drop=True)
+    for name, expected in (("candidates", chosen), ("winners", winners)):
+        pd.testing.assert_frame_equal(tables[name], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [{"depth": 6}, {"depth": 8, "width": 31}, {"depth": 8, "norm": True}])
 def test_another_network_under_the_same_name_is_told(shape):
     """In a condition that the probe does not train."""

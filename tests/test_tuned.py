@@ -151,6 +151,19 @@ def test_ties_go_to_the_smaller_decay_then_to_the_smaller_rate():
     assert found["lr"].tolist() == [0.015]
 
 
+@pytest.mark.parametrize("keep", [float, np.float32, "{:.6g}".format], ids=["measured", "single precision", "stored"])
+@pytest.mark.parametrize(("low", "high", "whole"), [(570, 600, 600), (30, 90, 600), (7, 64, 7), (1, 9, 90_000)])
+def test_a_tie_hangs_on_no_rounding_and_one_image_decides(low, high, whole, keep):
+    """Shares of images, and numbers above 1, of ten seeds that add up to the same, or to one image more."""
+    rng, once = np.random.default_rng(0), np.ones((1, 10), int)
+    for _ in range(40):
+        one = rng.integers(low, high, 10)
+        other = one + rng.permutation([1, 2, -3, *[0] * 7])
+        for rival, better in ((other, 0), (other + np.eye(10, dtype=int)[3], 1)):
+            scores = pd.DataFrame(np.transpose([one, rival]) / whole).map(lambda value: float(keep(value)))
+            assert picks(scores, once) == picks(-scores, once, higher_is_better=False) == better
+
+
 def test_ties_in_what_else_is_tuned_go_to_the_first_in_its_own_order():
     runs = pd.concat([table({A: [0.5, 0.5], C: [0.5, 0.5]}).assign(warmup=warmup) for warmup in (3, 1, 2)])
     tuned = ("lr", "weight_decay", "l2", "warmup")
