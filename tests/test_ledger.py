@@ -612,7 +612,7 @@ def test_a_verdict_more(root):
     "field, value",
     [
         ("mean", 0.022), ("low", 0.0101), ("high", 0.05), ("n", 24), ("control", "Adam"), ("treatment", "Adam"),
-        ("metric", "train accuracy"), ("confidence", 0.9), ("undecayed", ["AdamW"]),
+        ("metric", "train accuracy"), ("confidence", 0.9), ("undecayed", ["AdamW"]), ("freedom", 3),
     ],
 )  # fmt: skip
 def test_edited_effect(root, field, value):
@@ -812,11 +812,12 @@ def test_another_primary_comparison_is_another_claim(root):
 
 def test_both_parts_of_an_interval_and_what_has_no_decay_are_kept(tmp_path):
     one = effects(run())["toy.lift"]["depth 8"]
-    tuned = dataclasses.replace(one, by_seeds=(0.01, 0.03), by_tuning=(0.015, 0.025), undecayed=("Adam + L2",))
+    parts = {"by_seeds": (0.01, 0.03), "by_tuning": (0.015, 0.025), "freedom": 3, "undecayed": ("Adam + L2",)}
+    tuned = dataclasses.replace(one, **parts)
     study = changed(effects=lambda tables: {"toy.lift": {"depth 8": tuned}})
     ledger.write(study, study.run(), tmp_path)
     found = ledger.read("toy.lift", tmp_path).effects["depth 8"]
-    assert (found.by_seeds, found.by_tuning, found.undecayed) == ((0.01, 0.03), (0.015, 0.025), ("Adam + L2",))
+    assert {part: getattr(found, part) for part in parts} == parts and found.p == tuned.p
     edit(tmp_path / "toy.lift.json", lambda record: record["claim"].update(arithmetic=1))
     with pytest.raises(ValueError, match="arithmetic"):
         ledger.read("toy.lift", tmp_path)

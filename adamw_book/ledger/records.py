@@ -46,6 +46,7 @@ _SHAPE = {
             "high": _NUMBER,
             "confidence": _NUMBER,
             "n": int,
+            "freedom": int | None,
             "by_seeds": [_NUMBER],
             "by_tuning": [_NUMBER],
             "undecayed": [str],
@@ -154,7 +155,7 @@ def effect_to_json(effect: Effect) -> dict:
     """An effect as JSON holds it, its differences by seed."""
     fields = {
         name: getattr(effect, name)
-        for name in ("treatment", "control", "metric", "mean", "low", "high", "confidence", "n")
+        for name in ("treatment", "control", "metric", "mean", "low", "high", "confidence", "n", "freedom")
     }
     fields |= {part: list(getattr(effect, part) or ()) for part in ("by_seeds", "by_tuning", "undecayed")}
     return fields | {"differences": {str(int(seed)): float(value) for seed, value in effect.differences.items()}}
