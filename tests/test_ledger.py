@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from adamw_book import command_line, evidence_commands, ledger, scenarios
 from adamw_book.evidence import Claim, Effect, choose, paired
@@ -723,17 +724,40 @@ def test_leaves(root):
     assert shallow.text().split(" [")[0] in sentence and deep.parts()[1] in sentence
 
 
-def test_leaves_says_how_often_chance_does_that(root):
-    """Against a simulation: a mean of `live` normal draws outside the 95% interval around a mean of `recorded` ones."""
-    effect = ledger.read("toy.lift", root).effects["depth 8"]
+@pytest.mark.parametrize("recorded, live, tuning", [(12, 12, 0), (12, 6, 0), (24, 12, 0), (24, 12, 0.5), (24, 6, 2)])
+def test_leaves_says_how_often_other_seeds_do_that(root, recorded, live, tuning):
+    """Against a simulation: a mean of `live` normal draws outside the 95% interval around a mean of `recorded` ones, to
+    which tuning adds so many times what these seeds do."""
     rng = np.random.default_rng(0)
-    for recorded, live in ((12, 12), (12, 6), (24, 12)):
-        a, b = (rng.normal(0, 1 / np.sqrt(n), 200_000) for n in (recorded, live))
-        often = 100 * np.mean(np.abs(a - b) > 1.96 / np.sqrt(recorded))
-        sentence = ledger.leaves(
-            dataclasses.replace(effect, n=recorded), dataclasses.replace(effect, n=live, mean=effect.high + 1)
-        )
-        assert abs(float(sentence.split("about ")[1].split("%")[0]) - often) < 1
+    draws, means = rng.normal(size=(100_000, recorded)), rng.normal(0, 1 / np.sqrt(live), 100_000)
+    reach = np.hypot(1, tuning) * stats.t.ppf(0.975, recorded - 1) * draws.std(1, ddof=1)
+    reach = (reach if tuning else 1.959964 * draws.std(1)) / np.sqrt(recorded)
+    often = 100 * np.mean(np.abs(draws.mean(1) - means) > reach)
+    total, one = float(np.hypot(1, tuning)), ledger.read("toy.lift", root).effects["depth 8"]
+    one = dataclasses.replace(one, mean=0.0, low=-total, high=total, n=recorded)
+    again = dataclasses.replace(one, n=live, mean=9.0)
+    if tuning:
+        one = dataclasses.replace(one, by_seeds=(-1.0, 1.0), by_tuning=(-tuning, tuning), freedom=5)
+    sentence = ledger.leaves(one, again)
+    assert abs(float(sentence.split("about ")[1].split("%")[0]) - often) < 1
+
+
+def test_leaves_says_whose_mean_it_is(root):
+    one = ledger.read("toy.lift", root).effects["depth 8"]
+    tuned = dataclasses.replace(one, low=-1, high=1, by_seeds=(0.01, 0.03), by_tuning=(-1, 1), freedom=5)
+    assert ledger.leaves(tuned, one).startswith("The live mean of the winners, +")
+    assert ledger.leaves(tuned, tuned).startswith("The live mean, +")  # tuned as it was
+    far = ledger.leaves(tuned, dataclasses.replace(one, mean=2))
+    assert ", of all that tuning might choose (other seeds alone do that to fewer than 1% of such means)." in far
+    assert "tuning" not in ledger.leaves(one, dataclasses.replace(one, mean=2))
+
+
+def test_seeds_that_do_not_matter_take_no_mean_out_of_its_interval(root):
+    one = ledger.read("toy.lift", root).effects["depth 8"]
+    same = dataclasses.replace(one, low=one.mean, high=one.mean)
+    parts = {"by_seeds": (one.mean, one.mean), "by_tuning": (one.low, one.high), "freedom": 1}
+    for recorded in (same, dataclasses.replace(one, **parts)):
+        assert "alone do that to fewer than 1% of" in ledger.leaves(recorded, dataclasses.replace(one, mean=0.04))
 
 
 # ---- other master seeds
