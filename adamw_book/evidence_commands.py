@@ -73,15 +73,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run ``options.command``; return the exit status: 1 where a check found a problem, 2 where nothing is run."""
     chapters = [options.chapter] if options.chapter else list(STUDIES)
-    with ExitStack() as workers:
-        try:
-            workers.enter_context(parallel(options.backend, options.workers))
-        except ImportError as error:
-            needs = f"pip install 'adamw-book[{options.backend}]'"
-            return refused(f"{options.command}: --backend {options.backend}: {error}; {needs}")
-        except (ValueError, OSError) as error:  # no such backend, or no cluster where one is said to be
-            return refused(f"{options.command}: --backend {options.backend}: {error}")
-        return run_for(options.command, chapters)
+    try:
+        with ExitStack() as workers:
+            try:
+                workers.enter_context(parallel(options.backend, options.workers))
+            except (ValueError, OSError) as error:  # no such backend, or no cluster where one is said to be
+                return refused(f"{options.command}: --backend {options.backend}: {error}")
+            return run_for(options.command, chapters)
+    except ImportError as error:  # of what an extra brings: it says which
+        return refused(f"{options.command}: {error}")
 
 
 def refused(why: str) -> int:

@@ -1011,9 +1011,23 @@ def test_workers_that_cannot_be_had_are_told_in_a_line(toy_command, monkeypatch,
         monkeypatch.setitem(sys.modules, module.partition(".")[0], None)  # as where it is not installed
     assert toy_command(["evidence", "--workers", "2", "--backend", backend]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"evidence: --backend {backend}: ")
-    told = "Invalid backend: nonsense, expected one of [" if backend == "nonsense" else f"adamw-book[{backend}]'"
-    assert told in line
+    told = {"nonsense": "--backend nonsense: Invalid backend: nonsense, expected one of ["}
+    assert line.startswith(f"evidence: {told.get(backend, '')}")
+    assert backend in told or f"pip install 'adamw-book[{backend}]'" in line
+
+
+@pytest.mark.parametrize("command", ["evidence", "stability"])
+def test_an_extra_that_a_study_needs_is_told_in_a_line(toy_command, monkeypatch, capsys, command):
+    why = "No module named 'x'; pip install 'adamw-book[y]' brings what this study needs"
+
+    def without(*_):
+        raise ImportError(why)
+
+    assert toy_command(["evidence"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(evidence_commands, "study", {"toy": changed(run=without, retuned=without)}.__getitem__)
+    assert toy_command([command]) == 2
+    assert capsys.readouterr().err == f"{command}: {why}\n"
 
 
 def test_an_unknown_chapter_on_the_command_line(toy_command, capsys):
