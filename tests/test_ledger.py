@@ -898,7 +898,7 @@ def test_a_part_from_elsewhere_is_found_again(tmp_path, monkeypatch, of):
     part, ran = parts_of(STUDY, tmp_path)
     part("a")
     if of == "device":
-        monkeypatch.setattr("torch.get_num_threads", lambda: 99)
+        monkeypatch.setattr(unfinished, "device", lambda: "another")
     else:
         known = metadata.version
         monkeypatch.setattr(metadata, "version", lambda name: "9.9" if name == "scikit-learn" else known(name))

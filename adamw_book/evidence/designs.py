@@ -100,8 +100,8 @@ def resampled_counts(seeds: int, resamples: int = RESAMPLES) -> np.ndarray:
 def picks(scores: pd.DataFrame, counts: np.ndarray, higher_is_better: bool = True) -> np.ndarray:
     """The column of `scores_of` that each resample of the tuning seeds (`resampled_counts`) would choose.
 
-    Totals that the six digits of stored tables cannot tell apart are a tie, which the first column wins: so a choice is
-    the same before and after its table was stored. A configuration that diverged (a value that is not finite) in any
+    Totals that the six digits of stored tables cannot tell apart are a tie, which the first column wins: so what is a
+    tie as it was measured is one as it was stored. A configuration that diverged (a value that is not finite) in any
     seed is never chosen. Raises ValueError where all diverged.
     """
     values = scores.to_numpy() if higher_is_better else -scores.to_numpy()
