@@ -57,7 +57,7 @@
     localStorage.removeItem("sphinx_highlight_terms");
     const words = stored.split(/\s+/).filter(Boolean).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
     if (!words.length) return;
-    const pattern = new RegExp(`(${words.join("|")})`, "giu");
+    const pattern = new RegExp(`(${words.join("|")})`, "iu");
     const texts = [];
     const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
     for (let text = walker.nextNode(); text; text = walker.nextNode())

@@ -8,6 +8,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pandas as pd
 
@@ -24,10 +25,12 @@ def evidence(chapter: str) -> None:
     start, busy = time.perf_counter(), time.process_time()
     unfinished = ledger.Unfinished(found)
     tables = found.run(unfinished.part)
-    seconds = time.perf_counter() - start
+    seconds = unfinished.earlier + time.perf_counter() - start
     paths = ledger.write(found, tables, seconds=seconds)
     unfinished.forget()
-    print(f"{found.chapter}: {seconds:.0f} s, CPU {time.process_time() - busy:.0f} s, records in {paths[0].parent}")
+    earlier = f" ({unfinished.earlier:.0f} s of it earlier)" if unfinished.earlier else ""
+    cpu = time.process_time() - busy
+    print(f"{found.chapter}: {seconds:.0f} s{earlier}, CPU {cpu:.0f} s, records in {paths[0].parent}")
     for claim in found.claims:
         record = ledger.read(claim.id)
         print(f"  {claim.id}: {record.verdict} (smallest effect that would matter: {claim.smallest_effect:g})")
@@ -68,14 +71,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run ``options.command``; return the exit status (1 where a check found a problem)."""
+    """Run ``options.command``; return the exit status: 1 where a check found a problem, 2 where nothing is run."""
     chapters = [options.chapter] if options.chapter else list(STUDIES)
-    with parallel(options.backend, options.workers):
-        return run_for(options.command, chapters)
+    try:
+        with ExitStack() as workers:
+            try:
+                workers.enter_context(parallel(options.backend, options.workers))
+            except (ValueError, OSError) as error:  # no such backend, or no cluster where one is said to be
+                return refused(f"{options.command}: --backend {options.backend}: {error}")
+            return run_for(options.command, chapters)
+    except ImportError as error:  # of what an extra brings: it says which
+        return refused(f"{options.command}: {error}")
+
+
+def refused(why: str) -> int:
+    """Print why nothing is run; return the exit status."""
+    print(why, file=sys.stderr)
+    return 2
 
 
 def run_for(command: str, chapters: list[str]) -> int:
-    """One command for some chapters."""
+    """One command for some chapters. What takes hours and is held against records reads them all first."""
     if command == "evidence":
         for chapter in chapters:
             evidence(chapter)
@@ -83,6 +99,11 @@ def run_for(command: str, chapters: list[str]) -> int:
     if command == "check":
         return int(any([check(chapter) for chapter in chapters]))
     compare = {"stability": ledger.stability, "again": ledger.again}[command]
+    try:
+        for chapter in chapters:
+            ledger.recorded(study(chapter))
+    except (FileNotFoundError, ValueError) as error:
+        return refused(f"{command}: {error}")
     same = {claim: stays for chapter in chapters for claim, stays in primary(chapter, compare).items()}
     changed = [claim for claim, stays in same.items() if not stays]
     print(f"\n{len(same) - len(changed)} of {len(same)} claims keep their verdict.")

@@ -31,19 +31,23 @@ def workers() -> int:
 @contextmanager
 def parallel(backend: str, number: int) -> Iterator[None]:
     """Inside, jobs go to ``number`` workers of a joblib ``backend``, "ray" and "dask" among them: of the cluster that
-    RAY_ADDRESS or DASK_SCHEDULER_ADDRESS names, or else of one that is started here. 1 worker is this process."""
+    RAY_ADDRESS or DASK_SCHEDULER_ADDRESS names, or else of one that is started here. 1 worker is this process. Raises
+    ImportError without the extra that the backend needs, ValueError for one that joblib does not know."""
     if number <= 1:
         yield
         return
     client = None
-    if backend == "ray":
-        from ray.util.joblib import register_ray
+    try:
+        if backend == "ray":
+            from ray.util.joblib import register_ray
 
-        register_ray()
-    elif backend == "dask":
-        from dask.distributed import Client
+            register_ray()
+        elif backend == "dask":
+            from dask.distributed import Client
 
-        client = Client() if os.environ.get("DASK_SCHEDULER_ADDRESS") else Client(n_workers=number)
+            client = Client() if os.environ.get("DASK_SCHEDULER_ADDRESS") else Client(n_workers=number)
+    except ImportError as error:
+        raise ImportError(f"{error}; pip install 'adamw-book[{backend}]' brings what this backend needs") from error
     try:
         with joblib.parallel_config(backend, n_jobs=number):
             yield

@@ -123,7 +123,9 @@ def in_deltas(record: Record, regime: str) -> Effect:
     """The effect of one regime of a record in units of the smallest effect that would matter to its claim."""
     effect, unit = record.effects[regime], record.claim.smallest_effect
     scaled = {field: getattr(effect, field) / unit for field in ("mean", "low", "high", "differences")}
-    return replace(effect, metric="effect ÷ smallest that matters", by_seeds=None, by_tuning=None, **scaled)
+    for part in ("by_seeds", "by_tuning"):
+        scaled[part] = getattr(effect, part) and tuple(bound / unit for bound in getattr(effect, part))
+    return replace(effect, metric="effect ÷ smallest that matters", **scaled)
 
 
 def normalised_pairs(records: Iterable[Record]) -> pd.DataFrame:

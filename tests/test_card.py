@@ -228,7 +228,7 @@ def test_a_formula_is_a_badge_of_its_own():
 def test_the_table_of_verdicts_counts_its_claims():
     claims = [dataclasses.replace(CLAIM, id=f"toy.{name}", primary="a") for name in "bcd"]
     claims.append(dataclasses.replace(claims[0], id="toy.formula", arithmetic=True))
-    effects = [tuned(mean, low=mean - 0.0102, high=mean + 0.0102) for mean in (0.02, 0.012, 0.0, 0.03)]
+    effects = [tuned(mean, low=mean - 0.0102, high=mean + 0.0102) for mean in (0.04, 0.0125, 0.0, 0.03)]
     records = [record(effects={"a": found}, claim=claim) for found, claim in zip(effects, claims, strict=True)]
     rows = verdict_table(records)._repr_markdown_().splitlines()[2:]
     assert ["p " + row.split(" p ")[-1].strip(" |") for row in rows[:3]] == ["p < 0.001", "p = 0.04", "p = 1.00"]

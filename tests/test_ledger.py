@@ -5,12 +5,15 @@ import gzip
 import hashlib
 import json
 import shutil
-from importlib import import_module
+import sys
+from importlib import import_module, metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from adamw_book import command_line, evidence_commands, ledger, scenarios
 from adamw_book.evidence import Claim, Effect, choose, paired
@@ -69,6 +72,16 @@ def test_a_record_was_tuned_on_the_runs_that_its_protocol_would_make(chapter):
         found = table[table["condition"] == name][columns].drop_duplicates().sort_values(columns, ignore_index=True)
         expected = expected[columns].sort_values(columns, ignore_index=True)
         pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chapter", [chapter for chapter in scenarios.STUDIES if chapter not in MAPS])
+def test_a_record_holds_what_its_tuning_runs_choose(chapter):
+    module = import_module(scenarios.STUDIES[chapter])
+    tables = ledger.read(module.STUDY.claims[0].id).tables
+    chosen = module.PROTOCOL.choose(tables["tuning"])
+    winners = chosen[chosen["winner"]].drop(columns="winner").reset_index(drop=True)
+    for name, expected in (("candidates", chosen), ("winners", winners)):
+        pd.testing.assert_frame_equal(tables[name], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [{"depth": 6}, {"depth": 8, "width": 31}, {"depth": 8, "norm": True}])
@@ -600,7 +613,7 @@ def test_a_verdict_more(root):
     "field, value",
     [
         ("mean", 0.022), ("low", 0.0101), ("high", 0.05), ("n", 24), ("control", "Adam"), ("treatment", "Adam"),
-        ("metric", "train accuracy"), ("confidence", 0.9), ("undecayed", ["AdamW"]),
+        ("metric", "train accuracy"), ("confidence", 0.9), ("undecayed", ["AdamW"]), ("freedom", 3),
     ],
 )  # fmt: skip
 def test_edited_effect(root, field, value):
@@ -711,17 +724,40 @@ def test_leaves(root):
     assert shallow.text().split(" [")[0] in sentence and deep.parts()[1] in sentence
 
 
-def test_leaves_says_how_often_chance_does_that(root):
-    """Against a simulation: a mean of `live` normal draws outside the 95% interval around a mean of `recorded` ones."""
-    effect = ledger.read("toy.lift", root).effects["depth 8"]
+@pytest.mark.parametrize("recorded, live, tuning", [(12, 12, 0), (12, 6, 0), (24, 12, 0), (24, 12, 0.5), (24, 6, 2)])
+def test_leaves_says_how_often_other_seeds_do_that(root, recorded, live, tuning):
+    """Against a simulation: a mean of `live` normal draws outside the 95% interval around a mean of `recorded` ones, to
+    which tuning adds so many times what these seeds do."""
     rng = np.random.default_rng(0)
-    for recorded, live in ((12, 12), (12, 6), (24, 12)):
-        a, b = (rng.normal(0, 1 / np.sqrt(n), 200_000) for n in (recorded, live))
-        often = 100 * np.mean(np.abs(a - b) > 1.96 / np.sqrt(recorded))
-        sentence = ledger.leaves(
-            dataclasses.replace(effect, n=recorded), dataclasses.replace(effect, n=live, mean=effect.high + 1)
-        )
-        assert abs(float(sentence.split("about ")[1].split("%")[0]) - often) < 1
+    draws, means = rng.normal(size=(100_000, recorded)), rng.normal(0, 1 / np.sqrt(live), 100_000)
+    reach = np.hypot(1, tuning) * stats.t.ppf(0.975, recorded - 1) * draws.std(1, ddof=1)
+    reach = (reach if tuning else 1.959964 * draws.std(1)) / np.sqrt(recorded)
+    often = 100 * np.mean(np.abs(draws.mean(1) - means) > reach)
+    total, one = float(np.hypot(1, tuning)), ledger.read("toy.lift", root).effects["depth 8"]
+    one = dataclasses.replace(one, mean=0.0, low=-total, high=total, n=recorded)
+    again = dataclasses.replace(one, n=live, mean=9.0)
+    if tuning:
+        one = dataclasses.replace(one, by_seeds=(-1.0, 1.0), by_tuning=(-tuning, tuning), freedom=5)
+    sentence = ledger.leaves(one, again)
+    assert abs(float(sentence.split("about ")[1].split("%")[0]) - often) < 1
+
+
+def test_leaves_says_whose_mean_it_is(root):
+    one = ledger.read("toy.lift", root).effects["depth 8"]
+    tuned = dataclasses.replace(one, low=-1, high=1, by_seeds=(0.01, 0.03), by_tuning=(-1, 1), freedom=5)
+    assert ledger.leaves(tuned, one).startswith("The live mean of the winners, +")
+    assert ledger.leaves(tuned, tuned).startswith("The live mean, +")  # tuned as it was
+    far = ledger.leaves(tuned, dataclasses.replace(one, mean=2))
+    assert ", of all that tuning might choose (other seeds alone do that to fewer than 1% of such means)." in far
+    assert "tuning" not in ledger.leaves(one, dataclasses.replace(one, mean=2))
+
+
+def test_seeds_that_do_not_matter_take_no_mean_out_of_its_interval(root):
+    one = ledger.read("toy.lift", root).effects["depth 8"]
+    same = dataclasses.replace(one, low=one.mean, high=one.mean)
+    parts = {"by_seeds": (one.mean, one.mean), "by_tuning": (one.low, one.high), "freedom": 1}
+    for recorded in (same, dataclasses.replace(one, **parts)):
+        assert "alone do that to fewer than 1% of" in ledger.leaves(recorded, dataclasses.replace(one, mean=0.04))
 
 
 # ---- other master seeds
@@ -776,6 +812,23 @@ def test_a_primary_comparison_that_was_not_made_again_is_told(root, found):
         ledger.stability(changed(retuned=lambda *seeds: found), (1,), root)
 
 
+@pytest.mark.parametrize("command", [lambda s, r: ledger.stability(s, (1,), r), lambda s, r: ledger.again(s, r)])
+def test_records_are_read_before_anything_is_made_again(root, command):
+    def runs(*seeds):
+        raise AssertionError("hours of training")
+
+    study = changed(retuned=runs)
+    edit(root / "toy.lift.json", lambda record: record["effects"].pop("depth 8"))
+    with pytest.raises(ValueError, match="record of toy.lift has no effect under 'depth 8'.*make evidence CHAPTER=toy"):
+        command(study, root)
+    (root / "toy.lift.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="toy.lift.json is no record"):
+        command(study, root)
+    (root / "toy.lift.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no record of claim 'toy.lift'"):
+        command(study, root)
+
+
 def test_another_primary_comparison_is_another_claim(root):
     other = changed(claims=(dataclasses.replace(CLAIM, primary="depth 1"),))
     assert any("primary" in line for line in ledger.check(other, root))
@@ -783,11 +836,12 @@ def test_another_primary_comparison_is_another_claim(root):
 
 def test_both_parts_of_an_interval_and_what_has_no_decay_are_kept(tmp_path):
     one = effects(run())["toy.lift"]["depth 8"]
-    tuned = dataclasses.replace(one, by_seeds=(0.01, 0.03), by_tuning=(0.015, 0.025), undecayed=("Adam + L2",))
+    parts = {"by_seeds": (0.01, 0.03), "by_tuning": (0.015, 0.025), "freedom": 3, "undecayed": ("Adam + L2",)}
+    tuned = dataclasses.replace(one, **parts)
     study = changed(effects=lambda tables: {"toy.lift": {"depth 8": tuned}})
     ledger.write(study, study.run(), tmp_path)
     found = ledger.read("toy.lift", tmp_path).effects["depth 8"]
-    assert (found.by_seeds, found.by_tuning, found.undecayed) == ((0.01, 0.03), (0.015, 0.025), ("Adam + L2",))
+    assert {part: getattr(found, part) for part in parts} == parts and found.p == tuned.p
     edit(tmp_path / "toy.lift.json", lambda record: record["claim"].update(arithmetic=1))
     with pytest.raises(ValueError, match="arithmetic"):
         ledger.read("toy.lift", tmp_path)
@@ -831,25 +885,57 @@ def test_a_part_of_other_settings_other_code_or_edited_is_found_again(tmp_path, 
     (csv,) = tmp_path.rglob("*.csv")
     csv.write_bytes(csv.read_bytes().replace(b"AdamW", b"Adaml"))
     assert part("a")["arm"].tolist() == ["AdamW", "Adam"] and ran == ["a"] * 3
-    monkeypatch.setattr("adamw_book.ledger.unfinished._sources", lambda: "other")
+    monkeypatch.setattr("adamw_book.ledger.unfinished._package", lambda: "other")
     part("a")
     assert ran == ["a"] * 4
     assert (tmp_path / ".unfinished" / "toy").exists()
     assert ledger.read_all(tmp_path) == []  # no record
 
 
-def test_other_code_in_any_module_of_the_package_is_other_code(tmp_path, monkeypatch):
+@pytest.mark.parametrize("of", ["device", "version"])
+def test_a_part_from_elsewhere_is_found_again(tmp_path, monkeypatch, of):
+    """A record names one device and one version of each package."""
+    part, ran = parts_of(STUDY, tmp_path)
+    part("a")
+    if of == "device":
+        monkeypatch.setattr(unfinished, "device", lambda: "another")
+    else:
+        known = metadata.version
+        monkeypatch.setattr(metadata, "version", lambda name: "9.9" if name == "scikit-learn" else known(name))
+    part("a")
+    part("a")
+    assert ran == ["a"] * 2
+
+
+def test_what_parts_cost_in_an_earlier_run_is_counted(tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(unfinished, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    stopped, resumed = ledger.Unfinished(STUDY, tmp_path), ledger.Unfinished(STUDY, tmp_path)
+    for name in "ab":
+        stopped.part(name, lambda: PART)
+    for name in "abc":
+        resumed.part(name, lambda: PART)
+    assert (stopped.earlier, resumed.earlier) == (0, 20)
+
+
+def test_any_other_file_of_the_package_is_another_package(tmp_path, monkeypatch):
     package = tmp_path / "adamw_book"
-    modules = [package / "ensemble.py", package / "optim" / "adamw.py", package / "scenarios" / "a" / "tasks.py"]
-    for module in modules:
-        module.parent.mkdir(parents=True, exist_ok=True)
-        module.write_text("a = 1\n")
+    names = ["ensemble.py", "optim/adamw.py", "scenarios/a/tasks.py", "data_files/mnist_8x8.tsv.gz", "a/b.js"]
+    idle = ["__pycache__/ensemble.cpython-311.pyc", "optim/__pycache__/x.py", ".DS_Store", "optim/.adamw.py.swp"]
+    for name in names + idle:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("a = 1\n")
     monkeypatch.setattr(unfinished, "__file__", str(package / "ledger" / "unfinished.py"))
-    found = [unfinished._sources()]
-    for module in modules:
-        module.write_text("a = 2\n")
-        found.append(unfinished._sources())
-    assert len(set(found)) == 4 and found[-1] == unfinished._sources()
+    found = [unfinished._package()]
+    for name in names:
+        (package / name).write_text("a = 2\n")
+        found.append(unfinished._package())
+    (package / "ensemble.py").rename(package / "task.py")
+    found.append(unfinished._package())
+    assert len(set(found)) == len(names) + 2
+    for name in idle:
+        (package / name).write_text("a = 2\n")
+    assert found[-1] == unfinished._package()
 
 
 # ---- the command line
@@ -874,6 +960,20 @@ def test_evidence_writes_a_record_that_check_accepts(toy_command, capsys, tmp_pa
     assert "toy: the records hold" in capsys.readouterr().out
 
 
+def test_the_seconds_of_a_run_that_was_stopped_are_those_of_all_its_parts(toy_command, monkeypatch, capsys, tmp_path):
+    clock = iter([0.0, 40.0])  # of the first run's part; real time after that
+    study = changed(run=lambda part: {"evaluation": part("all", runs)})
+    monkeypatch.setattr(evidence_commands, "study", {"toy": study}.__getitem__)
+    with monkeypatch.context() as patch:
+        patch.setattr(unfinished, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+        patch.setattr(ledger, "write", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            toy_command(["evidence"])
+    assert toy_command(["evidence"]) == 0
+    assert ledger.read("toy.lift", tmp_path).seconds >= 40
+    assert "(40 s of it earlier)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("command", "runs"), [("stability", ["1", "2", "3"]), ("again", ["here"])])
 def test_the_primary_comparisons_are_printed_beside_the_record(toy_command, capsys, command, runs):
     toy_command(["evidence"])
@@ -883,6 +983,51 @@ def test_the_primary_comparisons_are_printed_beside_the_record(toy_command, caps
     assert "toy.lift: same verdict (depth 8)" in printed and printed.count("supported") == 1 + len(runs)
     assert [line.split()[0] for line in printed.splitlines() if line.endswith("supported")] == ["recorded", *runs]
     assert "1 of 1 claims keep their verdict." in printed
+
+
+@pytest.mark.parametrize("command", ["stability", "again"])
+@pytest.mark.parametrize("damaged", [None, "{"])
+def test_without_the_records_of_every_chapter_none_is_made_again(
+    toy_command, monkeypatch, capsys, tmp_path, command, damaged
+):
+    """The second chapter has no record: the first, which takes hours, is not begun."""
+    claim = dataclasses.replace(CLAIM, id="other.lift")
+    other = changed(chapter="folder/other", claims=(claim,), retuned=lambda *seeds: pytest.fail("hours of training"))
+    monkeypatch.setattr(evidence_commands, "STUDIES", {"toy": "", "other": ""})
+    monkeypatch.setattr(evidence_commands, "study", {"toy": changed(retuned=other.retuned), "other": other}.__getitem__)
+    ledger.write(STUDY, run(), tmp_path)
+    if damaged:
+        (tmp_path / "other.lift.json").write_text(damaged, encoding="utf-8")
+    assert toy_command([command]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    says = "other.lift.json is no record" if damaged else "no record of claim 'other.lift'"
+    assert line.startswith(f"{command}: {says}") and line.endswith("run `make evidence CHAPTER=other` to make it")
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "ray", "dask"])
+def test_workers_that_cannot_be_had_are_told_in_a_line(toy_command, monkeypatch, capsys, backend):
+    for module in ("ray.util.joblib", "dask.distributed"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.setitem(sys.modules, module.partition(".")[0], None)  # as where it is not installed
+    assert toy_command(["evidence", "--workers", "2", "--backend", backend]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    told = {"nonsense": "--backend nonsense: Invalid backend: nonsense, expected one of ["}
+    assert line.startswith(f"evidence: {told.get(backend, '')}")
+    assert backend in told or f"pip install 'adamw-book[{backend}]'" in line
+
+
+@pytest.mark.parametrize("command", ["evidence", "stability"])
+def test_an_extra_that_a_study_needs_is_told_in_a_line(toy_command, monkeypatch, capsys, command):
+    why = "No module named 'x'; pip install 'adamw-book[y]' brings what this study needs"
+
+    def without(*_):
+        raise ImportError(why)
+
+    assert toy_command(["evidence"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(evidence_commands, "study", {"toy": changed(run=without, retuned=without)}.__getitem__)
+    assert toy_command([command]) == 2
+    assert capsys.readouterr().err == f"{command}: {why}\n"
 
 
 def test_an_unknown_chapter_on_the_command_line(toy_command, capsys):

@@ -174,3 +174,10 @@ def test_the_forest_has_the_effects_that_decide():
     assert (row["name"], row["outcome"], row["smallest_effect"]) == ("less overfitting", "supported", 0.005)
     decides = record().effects["CNN, GroupNorm"]
     assert (row["mean"], row["low"], row["high"]) == (decides.mean, decides.low, decides.high)
+
+
+def test_an_effect_in_units_of_what_matters_is_the_same_effect():
+    own = dataclasses.replace(effect(0.02), by_seeds=(0.019, 0.021), by_tuning=(0.01, 0.03), freedom=2)
+    found = overview.in_deltas(SimpleNamespace(claim=CLAIM, effects={"CNN": own}), "CNN")
+    assert (found.mean, *found.by_seeds, *found.by_tuning) == pytest.approx((4, 3.8, 4.2, 2, 6))
+    assert found.p == pytest.approx(own.p) and overview.in_deltas(record(), "MLP").by_tuning is None

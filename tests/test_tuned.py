@@ -151,6 +151,19 @@ def test_ties_go_to_the_smaller_decay_then_to_the_smaller_rate():
     assert found["lr"].tolist() == [0.015]
 
 
+@pytest.mark.parametrize("keep", [float, np.float32, "{:.6g}".format], ids=["measured", "single precision", "stored"])
+@pytest.mark.parametrize(("low", "high", "whole"), [(570, 600, 600), (30, 90, 600), (7, 64, 7), (1, 9, 90_000)])
+def test_a_tie_hangs_on_no_rounding_and_one_image_decides(low, high, whole, keep):
+    """Shares of images, and numbers above 1, of ten seeds that add up to the same, or to one image more."""
+    rng, once = np.random.default_rng(0), np.ones((1, 10), int)
+    for _ in range(40):
+        one = rng.integers(low, high, 10)
+        other = one + rng.permutation([1, 2, -3, *[0] * 7])
+        for rival, better in ((other, 0), (other + np.eye(10, dtype=int)[3], 1)):
+            scores = pd.DataFrame(np.transpose([one, rival]) / whole).map(lambda value: float(keep(value)))
+            assert picks(scores, once) == picks(-scores, once, higher_is_better=False) == better
+
+
 def test_ties_in_what_else_is_tuned_go_to_the_first_in_its_own_order():
     runs = pd.concat([table({A: [0.5, 0.5], C: [0.5, 0.5]}).assign(warmup=warmup) for warmup in (3, 1, 2)])
     tuned = ("lr", "weight_decay", "l2", "warmup")
@@ -338,7 +351,8 @@ def test_a_clear_choice_leaves_the_paired_difference_and_nothing_to_the_tuning()
 def test_a_tie_counts_both_configurations_by_their_share_of_the_resamples():
     tied = [[0.9, 0.1] * 5, [0.1, 0.9] * 5]
     flat = Side("Adam", sides(tied, [[0.5] * 8] * 2).scores, sides(tied, [[0.5] * 8] * 2).values)
-    effect = smoothed(sides(tied, [[0.8] * 8, [0.6] * 8]), flat, "test accuracy")
+    both = sides(tied, [[0.8] * 8, [0.6] * 8]), flat
+    effect = smoothed(*both, "test accuracy")
     drawn = resampled_counts(10)[:, ::2].sum(1)  # how often the seeds come that favour the first
     assert 0.2 < np.mean(drawn == 5) < 0.3  # a tie: to the first
     assert effect.mean == pytest.approx(0.1 + 0.2 * np.mean(drawn >= 5))
@@ -346,7 +360,9 @@ def test_a_tie_counts_both_configurations_by_their_share_of_the_resamples():
     assert effect.low == effect.by_tuning[0]
     error = _jackknife(np.where(drawn >= 5, 0.3, 0.1), resampled_counts(10))
     # and Student's t of 3 degrees of freedom, for the two configurations of either side
-    assert effect.by_tuning[1] - effect.mean == pytest.approx(3.182446 * error, rel=1e-5)
+    assert effect.by_tuning[1] - effect.mean == pytest.approx(3.182446 * error, rel=1e-5) and effect.freedom == 3
+    # at the level of its probability it touches 0
+    assert smoothed(*both, "test accuracy", confidence=1 - effect.p).low == pytest.approx(0, abs=1e-6) != effect.low
 
 
 def test_seeds_that_agree_on_no_difference_leave_the_error_of_the_tuning_as_it_is():
@@ -359,6 +375,7 @@ def test_seeds_that_agree_on_no_difference_leave_the_error_of_the_tuning_as_it_i
     # Student's t of 2 degrees of freedom: two configurations of one side, one of the other
     reach = 4.302653 * _jackknife(np.where(drawn >= 5, 1.0, 0.0), resampled_counts(10))
     assert effect.by_tuning == (effect.low, effect.high) == pytest.approx((-reach, reach), rel=1e-5)
+    assert effect.freedom == 2
 
 
 def test_the_jackknife_finds_the_error_of_a_mean_and_none_in_noise():
@@ -421,12 +438,50 @@ def test_a_mean_that_few_seeds_carry_is_told_with_the_median():
 
 
 def test_the_probability_follows_the_side_of_the_interval_towards_zero():
-    found = effect(np.linspace(-0.01, 0.03, 24))
-    assert found.error == pytest.approx((found.mean - found.low) / 1.96, rel=1e-3)
-    for mean, error, p in ((0.02, 0.0102043, 0.05), (-0.02, 0.0102043, 0.05), (0.02, 0.02, 0.3173)):  # two-sided
-        assert measured(mean, error).p == pytest.approx(p, rel=1e-3)
+    skewed = replace(measured(0.02, 1.0), low=0.01, high=0.2)  # Student's t of 11 degrees of freedom, twice its reach
+    for found in (skewed, replace(skewed, mean=-0.02, low=-0.2, high=-0.01)):
+        assert found.p == pytest.approx(2 * stats.t.sf(2 * stats.t.ppf(0.975, 11), 11))
     assert effect([0.0] * 12).p == 1.0 and effect([0.01] * 12).p == 0.0
     assert effect(np.linspace(-0.02, 0.02, 12)).p == 1.0
+
+
+def tuned(mean, seeds, tuning, freedom, confidence=0.95):
+    """An effect of 24 seeds whose interval has parts of these widths, below and above the mean."""
+    (below, above), parts = np.hypot(seeds, tuning), [(mean - below, mean + above) for below, above in (seeds, tuning)]
+    whole = {"low": mean - below, "high": mean + above, "confidence": confidence, "n": 24}
+    return replace(measured(mean, 1.0), by_seeds=parts[0], by_tuning=parts[1], freedom=freedom, **whole)
+
+
+def test_the_probability_of_tuned_arms_has_the_degrees_of_freedom_of_either_part():
+    for mean in (0.02, -0.02):
+        seeds, tuning = (tuned(mean, *parts, 2) for parts in (((0.01, 0.01), (0, 0)), ((0, 0), (0.01, 0.01))))
+        assert seeds.p == pytest.approx(2 * stats.t.sf(2 * stats.t.ppf(0.975, 23), 23)) and 3e-4 < seeds.p < 5e-4
+        assert tuning.p == pytest.approx(2 * stats.t.sf(2 * stats.t.ppf(0.975, 2), 2)) and 0.013 < tuning.p < 0.014
+        both = tuned(mean, (0.006, 0.006), (0.008, 0.008), 2)
+        assert seeds.p < both.p < tuning.p
+        # the parts as wide as they are at the level 1 − p reach 0
+        quantiles = [stats.t.isf(both.p / 2, freedom) / stats.t.ppf(0.975, freedom) for freedom in (23, 2)]
+        assert np.hypot(0.006 * quantiles[0], 0.008 * quantiles[1]) == pytest.approx(0.02)
+
+
+def test_the_probability_is_below_a_twentieth_exactly_where_the_interval_excludes_zero():
+    rng, excluded = np.random.default_rng(0), []
+    for i in range(600):
+        if i % 6 == 0:  # skewed and few differences, real intervals
+            values = rng.exponential(size=rng.integers(3, 25)) - rng.uniform(0, 2)
+            found = effect(values, confidence=rng.choice([0.8, 0.95]))
+        else:
+            widths = rng.exponential(0.01, (2, 2)) * rng.choice([0, 1, 10], (2, 1), p=[0.2, 0.6, 0.2])
+            reach = np.hypot(*widths)[0]
+            mean = reach * rng.choice([0.2, 1 - 1e-9, 1.0, 1 + 1e-9, 1.1, 30])
+            found = tuned(mean, *widths, int(rng.integers(1, 10)), rng.choice([0.9, 0.95]))
+            if rng.integers(2):
+                seeds, mirrored = ((-high, -low) for low, high in (found.by_seeds, found.by_tuning))
+                whole = {"mean": -found.mean, "low": -found.high, "high": -found.low}
+                found = replace(found, by_seeds=seeds, by_tuning=mirrored, **whole)
+        excluded.append(found.low > 0 or found.high < 0)
+        assert 0 <= found.p <= 1 and (found.p < 1 - found.confidence) == excluded[-1], found
+    assert 200 < sum(excluded) < 400
 
 
 # ---- maps
@@ -468,6 +523,18 @@ def test_identical_runs_do_not_carry_the_pooled_effect():
         pooled({"a": same})
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.3, -1e-9])
+def test_of_identical_runs_alone_nothing_but_their_spread_is_uncertain(mean):
+    def same(mean):
+        return Effect.of(pd.Series([mean] * 12), "AdamW", "Adam", "test accuracy")
+
+    found = pooled(dict.fromkeys("abc", same(mean)))
+    assert (found.mean, found.low, found.high, found.tau, found.n) == (mean, mean, mean, 0.0, 3)
+    found = pooled({"a": same(mean), "b": same(mean + 1e-3), "c": same(mean + 2e-3)})  # plain values: Student's t
+    assert found.mean == pytest.approx(mean + 1e-3) and found.tau == pytest.approx(1e-3)
+    assert found.high - found.mean == pytest.approx(4.302653 * 1e-3 / np.sqrt(3), rel=1e-6)
+
+
 def test_the_level_of_the_effects_is_not_that_of_the_pooled_interval():
     def at(level, quantile):
         errors = {"a": (0.010, 0.01), "b": (0.012, 0.02), "c": (0.009, 0.01)}
@@ -484,9 +551,9 @@ def test_the_level_of_the_effects_is_not_that_of_the_pooled_interval():
 
 def test_of_many_regimes_those_stand_that_survive_their_number():
     effects = {str(i): measured(0.02, 0.02 / z) for i, z in enumerate([3.5, 2.2, 2.0, 0.5, 0.4, 0.3, 0.2, 0.1])}
-    assert surviving(effects) == {"0"}  # p = .0005, .028 > 2/8 · .05, …
+    assert surviving(effects) == {"0"}  # p = .002, .031 > 2/8 · .05, …
     assert surviving({name: effects[name] for name in ("0", "1", "2")}) == {"0", "1", "2"}
-    # the largest that passes carries all before it: p = .030 > .0167, .040 > .033, .041 < .05
+    # the largest that passes carries all before it: p = .033 > .0167, .042 > .033, .043 < .05
     assert surviving({str(z): measured(0.02, 0.02 / z) for z in (2.17, 2.054, 2.044)}) == {"2.17", "2.054", "2.044"}
     assert surviving({}) == set()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from .tables import rows_at, some
 
@@ -60,7 +61,7 @@ class Effect:
     differences: pandas Series, one value a seed, indexed by seed, in the metric's unit. mean, low, high: their mean and
     its interval at level `confidence`. n: the number of seeds. Where both sides were tuned (`smoothed`), by_seeds and
     by_tuning are the two parts of that interval: what other evaluation seeds, and what other tuning seeds, would
-    change; undecayed names the sides that tuning gave no decay.
+    change, the latter with so many degrees of freedom; undecayed names the sides that tuning gave no decay.
     """
 
     treatment: str
@@ -74,6 +75,7 @@ class Effect:
     n: int
     by_seeds: tuple[float, float] | None = None
     by_tuning: tuple[float, float] | None = None
+    freedom: int | None = None
     undecayed: tuple[str, ...] = ()
 
     @classmethod
@@ -121,17 +123,24 @@ class Effect:
         return not lower <= self.differences.mean() <= upper
 
     @property
-    def error(self) -> float:
-        """The standard error that the interval's side towards 0 amounts to."""
-        reach = self.mean - self.low if self.mean > 0 else self.high - self.mean
-        return reach / stats.norm.ppf((1 + self.confidence) / 2)
-
-    @property
     def p(self) -> float:
-        """The two-sided probability of a mean so far from 0 where there is no effect (normal; identical runs: 1)."""
-        if self.mean == 0:
-            return 1.0
-        return float(2 * stats.norm.sf(abs(self.mean) / self.error)) if self.error > 0 else 0.0
+        """The two-sided probability of a mean so far from 0 where there is no effect (identical runs: 1).
+
+        It belongs to the interval: at the level 1 − p its side towards 0 would just reach 0, so that p lies below 0.05
+        where the 95% interval excludes 0 and nowhere else. From level to level a side grows as Student's t does, with
+        n − 1 degrees of freedom; of tuned arms each part with its own.
+        """
+        side, level = int(self.mean < 0), 1 - self.confidence
+        reach = (self.mean - self.low, self.high - self.mean)[side]
+        parts = [(self.by_seeds or (self.low, self.high), self.n - 1)]
+        if self.by_tuning is not None:
+            parts.append((self.by_tuning, self.freedom or self.n - 1))
+        widths = [abs(bounds[side] - self.mean) for bounds, _ in parts]
+        if self.mean == 0 or reach <= 0 or not any(widths):
+            return float(self.mean == 0)
+        far = abs(self.mean) / reach
+        found = _level(far, widths, [freedom for _, freedom in parts], level)
+        return max(found, level) if far <= 1 else found
 
     def remarks(self) -> list[str]:
         """What a reader of the mean should know: an arm without decay, seeds that do not differ, few that carry it."""
@@ -180,6 +189,22 @@ def _interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
         if np.isfinite(found).all():
             break
     return found.low, found.high
+
+
+def _level(far: float, widths: Sequence[float], freedom: Sequence[int], level: float) -> float:
+    """The level at which an interval is so many times as wide as at this one. Its parts are so wide now, grow as
+    Student's t with their degrees of freedom, and add as independent errors do."""
+    shares = np.array(widths) / np.hypot.reduce(widths)
+    freedom = np.array(freedom)[shares > 0]
+    shares = shares[shares > 0]
+    quantiles = special.stdtrit(freedom, level / 2)
+    alone = 2 * special.stdtr(freedom, far * quantiles)  # were it all of one part: the level lies between these
+    low, high = (math.log(max(bound, 1e-300)) for bound in (alone.min(), alone.max()))
+    for _ in range(50):
+        middle = (low + high) / 2
+        wide = np.hypot.reduce(shares * special.stdtrit(freedom, math.exp(middle) / 2) / quantiles)
+        low, high = (middle, high) if wide > far else (low, middle)
+    return math.exp(middle)
 
 
 def paired(

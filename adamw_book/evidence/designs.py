@@ -16,6 +16,7 @@ RESAMPLES = 2000
 WORTH = 0.02  # a configuration that wins so many of the resamples is evaluated
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _WITHOUT = 1 / 6  # of the configurations have no decay
+_DIGITS = 6  # significant ones that a stored table keeps
 _LARGEST = 0.9  # of η·λ: at 1 a step takes all of the weight, beyond it turns its sign
 
 
@@ -99,17 +100,18 @@ def resampled_counts(seeds: int, resamples: int = RESAMPLES) -> np.ndarray:
 def picks(scores: pd.DataFrame, counts: np.ndarray, higher_is_better: bool = True) -> np.ndarray:
     """The column of `scores_of` that each resample of the tuning seeds (`resampled_counts`) would choose.
 
-    A configuration that diverged (a value that is not finite) in any seed is never chosen. Raises ValueError where all
-    diverged.
+    Totals that the six digits of stored tables cannot tell apart are a tie, which the first column wins: so what is a
+    tie as it was measured is one as it was stored. A configuration that diverged (a value that is not finite) in any
+    seed is never chosen. Raises ValueError where all diverged.
     """
     values = scores.to_numpy() if higher_is_better else -scores.to_numpy()
     finite = np.isfinite(values).all(0)
     if not finite.any():
         raise ValueError("every configuration has a value that is not finite; nothing can be chosen")
-    totals = counts @ np.where(finite, values, 0.0)
-    size = np.abs(totals).max() or 1.0
-    totals = np.where(finite, np.round(totals / size, 10), -np.inf)  # a tie is none of the order of a sum
-    return totals.argmax(1)
+    values = np.where(finite, values, 0.0)
+    rounding = 0.5 * 10.0 ** (np.floor(np.log10(np.maximum(np.abs(values), 1e-300))) - _DIGITS + 1)
+    totals, reach = np.where(finite, counts @ values, -np.inf), counts @ rounding
+    return (totals + reach >= (totals - reach).max(1, keepdims=True)).argmax(1)
 
 
 def edge_of(won: Sequence[float], tried: pd.DataFrame) -> str:

@@ -35,7 +35,8 @@ def pooled(effects: Mapping[str, Effect], confidence: float = 0.95) -> Pooled:
     τ² is Paule and Mandel's (1982, J. Res. NBS 87:377): with it the weighted squares of the deviations come out as many
     as their degrees of freedom. The interval is Hartung and Knapp's (2001, Stat. Med. 20:1771), Student's t with one
     degree less than there are regimes; their factor, never taken below 1, is 1 with this τ². Regimes of identical runs
-    count with the smallest error of the others. Raises ValueError for fewer than two effects or several metrics.
+    count with the smallest error of the others; where all are such, the spread of their means is all there is. Raises
+    ValueError for fewer than two effects or several metrics.
     """
     metrics = {effect.metric for effect in effects.values()}
     if len(effects) < 2 or len(metrics) > 1:
@@ -43,10 +44,12 @@ def pooled(effects: Mapping[str, Effect], confidence: float = 0.95) -> Pooled:
     means = np.array([effect.mean for effect in effects.values()])
     half = stats.norm.ppf((1 + next(iter(effects.values())).confidence) / 2)
     errors = np.array([(effect.high - effect.low) / 2 / half for effect in effects.values()])
+    k, spread = len(means), np.ptp(means)
     if not errors.any():
-        errors[:] = 1.0
+        if spread == 0:
+            return Pooled(*3 * [float(means[0])], 0.0, k, confidence)
+        errors[:] = 1e-6 * spread
     errors = np.where(errors > 0, errors, errors[errors > 0].min())
-    k = len(means)
 
     def excess(variance: float) -> float:
         weights = 1 / (errors**2 + variance)
@@ -54,7 +57,7 @@ def pooled(effects: Mapping[str, Effect], confidence: float = 0.95) -> Pooled:
 
     variance = 0.0
     if excess(0.0) > 0:
-        variance = float(optimize.brentq(excess, 0.0, 10 * k * np.ptp(means) ** 2))
+        variance = float(optimize.brentq(excess, 0.0, 10 * k * spread**2))
     weights = 1 / (errors**2 + variance)
     mean = weights @ means / weights.sum()
     reach = stats.t.ppf((1 + confidence) / 2, k - 1) / math.sqrt(weights.sum())

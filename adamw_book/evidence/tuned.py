@@ -114,13 +114,14 @@ def smoothed(
     quantile, n, mean = (1 + confidence) / 2, effect.n, effect.mean
     wider = stats.t.ppf(quantile, n - 1) / stats.norm.ppf(quantile) * math.sqrt(n / (n - 1))
     below, above = wider * (mean - effect.low), wider * (effect.high - mean)
-    freedom = min(len(treatment.scores), chosen_from) - 1
+    freedom = int(min(len(treatment.scores), chosen_from)) - 1
     reach = stats.t.ppf(quantile, freedom) * _jackknife(means[0] - means[1], counts)
     bounds = mean - math.hypot(below, reach), mean + math.hypot(above, reach)
     bounds = *bounds, mean - below, mean + above, mean - reach, mean + reach
     low, high, *parts = _rounded(differences.to_numpy(), *bounds)
+    by_seeds, by_tuning = tuple(parts[:2]), tuple(parts[2:])
     return replace(
-        effect, low=low, high=high, by_seeds=tuple(parts[:2]), by_tuning=tuple(parts[2:]), undecayed=tuple(undecayed)
+        effect, low=low, high=high, by_seeds=by_seeds, by_tuning=by_tuning, freedom=freedom, undecayed=tuple(undecayed)
     )
 
 

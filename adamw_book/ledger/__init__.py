@@ -11,7 +11,7 @@ it is written. This package knows tables and JSON, not models.
 from .checks import check
 from .files import find_root
 from .records import Record, leaves, read, read_all
-from .stability import again, kept, master_seeds, stability
+from .stability import again, kept, master_seeds, recorded, stability
 from .study import PROBE, Study, fingerprint, probe_rows
 from .unfinished import Unfinished
 from .writing import write
@@ -31,6 +31,7 @@ __all__ = [
     "probe_rows",
     "read",
     "read_all",
+    "recorded",
     "stability",
     "write",
 ]

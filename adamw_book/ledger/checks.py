@@ -122,7 +122,7 @@ def _contradicted(study: Study, claim: Claim, record: Record) -> Iterator[str]:
 def _unlike(new: Effect, old: Effect) -> str:
     """The first field in which two effects differ, or "". Bounds may move by 5% of the interval's width: the resamples
     of another version of numpy or scipy are as good as these."""
-    for field in ("treatment", "control", "metric", "confidence", "n", "undecayed"):
+    for field in ("treatment", "control", "metric", "confidence", "n", "freedom", "undecayed"):
         if getattr(new, field) != getattr(old, field):
             return field
     size = 1e-6 * new.differences.abs().max() + 1e-12

@@ -46,6 +46,7 @@ _SHAPE = {
             "high": _NUMBER,
             "confidence": _NUMBER,
             "n": int,
+            "freedom": int | None,
             "by_seeds": [_NUMBER],
             "by_tuning": [_NUMBER],
             "undecayed": [str],
@@ -154,7 +155,7 @@ def effect_to_json(effect: Effect) -> dict:
     """An effect as JSON holds it, its differences by seed."""
     fields = {
         name: getattr(effect, name)
-        for name in ("treatment", "control", "metric", "mean", "low", "high", "confidence", "n")
+        for name in ("treatment", "control", "metric", "mean", "low", "high", "confidence", "n", "freedom")
     }
     fields |= {part: list(getattr(effect, part) or ()) for part in ("by_seeds", "by_tuning", "undecayed")}
     return fields | {"differences": {str(int(seed)): float(value) for seed, value in effect.differences.items()}}
@@ -190,14 +191,34 @@ def others(study: Study, root: Path) -> dict[Path, str | None]:
 
 
 def leaves(recorded: Effect, live: Effect) -> str:
-    """Does the mean of a live run lie in the recorded interval? And if it does not, how often would chance alone do
-    that: for normal means, P(|z| > 1.96 / √(1 + n_recorded / n_live)), since both means vary."""
+    """Does the mean of a live run lie in the recorded interval? And if it does not, how often would other seeds alone
+    do that, with which both means vary?
+
+    Not so with tuning: where the recorded winners are trained again, what it adds to the interval does not move. Then
+    the sentence says whose mean it is, which is not that of all that tuning might have chosen.
+    """
     mean, _ = live.parts()
     _, interval = recorded.parts()
     interval = f"{100 * recorded.confidence:g}% interval, {interval} over {recorded.n} seeds"
+    winners = recorded.by_seeds is not None and live.by_seeds is None
+    said = f"The live mean{' of the winners' * winners}, {mean} over {live.n} seeds,"
     if recorded.low <= live.mean <= recorded.high:
-        return f"The live mean, {mean} over {live.n} seeds, lies in the recorded {interval}."
-    quantile = stats.norm.ppf((1 + recorded.confidence) / 2)
-    chance = 2 * stats.norm.sf(quantile / math.sqrt(1 + recorded.n / live.n))
-    often = f"chance alone does that to about {100 * chance:.0f}% of such means"
-    return f"The live mean, {mean} over {live.n} seeds, leaves the recorded {interval} ({often})."
+        return f"{said} lies in the recorded {interval}."
+    chance = _by_seeds_alone(recorded, live.n)
+    often = f"about {100 * chance:.0f}%" if chance >= 0.01 else "fewer than 1%"
+    whose = ", of all that tuning might choose" * winners
+    return f"{said} leaves the recorded {interval}{whose} (other seeds alone do that to {often} of such means)."
+
+
+def _by_seeds_alone(recorded: Effect, live: int) -> float:
+    """How often a mean over so many other seeds leaves the recorded interval, if the true mean is the same."""
+    n, upper = recorded.n, (1 + recorded.confidence) / 2
+    low, high = recorded.by_seeds or (recorded.low, recorded.high)
+    if recorded.by_seeds:  # as wide as Student's t
+        quantile = stats.t.ppf(upper, n - 1)
+    else:  # the bootstrap's: as wide as the normal, and without √(n / (n − 1))
+        quantile = stats.norm.ppf(upper) * math.sqrt(1 - 1 / n)
+    error = (high - low) / 2 / quantile * math.sqrt(1 + n / live)
+    if error == 0:
+        return 0.0
+    return float(sum(stats.t.sf(abs(bound - recorded.mean) / error, n - 1) for bound in (recorded.low, recorded.high)))

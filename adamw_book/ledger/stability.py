@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..evidence import decide
-from .records import read
-from .study import Study
+from .records import Record, read
+from .study import Study, remedy
 
 MASTERS = (1, 2, 3)
 TUNING_SEEDS, SEEDS = 6, 12
@@ -24,32 +24,47 @@ def master_seeds(master: int, count: int = SEEDS) -> list[int]:
     return [10_000 * master + i for i in range(count)]
 
 
+def recorded(study: Study, root: Path | str | None = None) -> dict[str, Record]:
+    """The records that a study's primary comparisons are held against, by claim. Raises FileNotFoundError and
+    ValueError as `read` does, and ValueError for a record without the primary comparison."""
+    found = {}
+    for claim in study.claims:
+        record = found[claim.id] = read(claim.id, root)
+        if claim.primary not in record.effects:
+            raise ValueError(
+                f"the record of {claim.id} has no effect under {claim.primary!r}, its primary regime; "
+                f"{remedy(study.chapter)} to make it anew"
+            )
+    return found
+
+
 def stability(study: Study, masters: Sequence[int] = MASTERS, root: Path | str | None = None) -> pd.DataFrame:
     """The primary comparisons of a study under several master seeds, each tuned again on 6 seeds and evaluated on 12.
 
     One row a claim and master seed: claim, regime, master ("recorded", then the master seeds as text), effect (as
-    text), verdict. Raises ValueError for no master seed, and where a claim or its primary comparison is missing.
+    text), verdict. Raises ValueError for no master seed, and where a claim or its primary comparison is missing; what
+    the records lack (`recorded`) is told before anything is run.
     """
     if not masters:
         raise ValueError("masters is empty; expected at least one whole number from 1")
-    found = {}
+    records, found = recorded(study, root), {}
     for master in masters:
         seeds = master_seeds(master, SEEDS + TUNING_SEEDS)
         found[str(master)] = study.retuned(seeds[SEEDS:], seeds[:SEEDS])
-    return _beside_the_record(study, found, root)
+    return _beside(records, study, found)
 
 
 def again(study: Study, root: Path | str | None = None) -> pd.DataFrame:
     """The primary comparisons of a study on this machine, with the record's own seeds: rows as those of `stability`, of
     "recorded" and "here"."""
-    return _beside_the_record(study, {"here": study.retuned()}, root)
+    records = recorded(study, root)
+    return _beside(records, study, {"here": study.retuned()})
 
 
-def _beside_the_record(study: Study, found: Mapping[str, Mapping], root: Path | str | None) -> pd.DataFrame:
+def _beside(records: Mapping[str, Record], study: Study, found: Mapping[str, Mapping]) -> pd.DataFrame:
     rows = []
     for claim in study.claims:
-        record = read(claim.id, root)
-        regime = record.claim.primary
+        record, regime = records[claim.id], claim.primary
         effects = {"recorded": record.effects[regime]}
         for run, claims in found.items():
             if regime not in claims.get(claim.id, {}):

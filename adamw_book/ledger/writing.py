@@ -53,8 +53,8 @@ def write(
         "tables": files,
         "winners": rows_of(stored.get("winners", pd.DataFrame())),
         "probe": rows_of(checked_probe(study)),
-        "device": _device(),
-        "versions": _versions(),
+        "device": device(),
+        "versions": versions(),
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": None if seconds is None else round(seconds, 1),
     }
@@ -79,7 +79,8 @@ def write(
     return list(records)
 
 
-def _device() -> str:
+def device() -> str:
+    """The GPU, where torch finds one, or else the CPU and how many threads torch has."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.get_device_name()
@@ -91,11 +92,12 @@ def _device() -> str:
     return f"CPU: {names[0] if names else platform.machine()}{threads}"
 
 
-def _versions() -> dict[str, str | None]:
-    versions = {"python": platform.python_version()}
-    for name in ("torch", "triton", "numpy", "scipy", "pandas", "adamw-book"):
+def versions(*more: str) -> dict[str, str | None]:
+    """The versions that a record keeps, and those of ``more`` packages; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("torch", "triton", "numpy", "scipy", "pandas", "adamw-book", *more):
         try:
-            versions[name.replace("-", "_")] = metadata.version(name)
+            found[name.replace("-", "_")] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            versions[name.replace("-", "_")] = None
-    return versions
+            found[name.replace("-", "_")] = None
+    return found

@@ -222,8 +222,7 @@ def exempting(tables: Mapping[str, pd.DataFrame], model: str = "MLP, LayerNorm")
     """
     spared = pd.concat([tables["map"], tables["transfer"]])
     spared = spared[(spared["condition"] == model) & (spared["arm"] == ADAMW.name)]
-    best = best_decay(spared)
-    lr, kept = best.loc[best["score"].idxmax(), ["lr", "weight_decay"]]
+    lr, kept = choose(spared, "validation accuracy").loc[0, ["lr", "weight_decay"]]
     spared = spared[spared["lr"] == lr]
     runs = grid({ADAMW.name: {"lr": [lr], "weight_decay": DECAYS[model][ADAMW.name]}}, TUNING_SEEDS)
     tuning = CONDITIONS[model].train(runs, ("validation",), decays=lambda name: True)

@@ -169,6 +169,26 @@ def test_tags_and_authors_are_in_the_index():
     assert [name for name in people if re.search(r"[\\{}$]", name)] == []
 
 
+# ---- Marking the words
+
+
+def test_each_word_is_marked_wherever_it_stands(browser, tmp_path: Path):
+    shutil.copy(ROOT / "_static" / "search.js", tmp_path)
+    text = "<p><em>decay</em> of decay, Decay</p><p>decay</p><p>no such</p><p>decaying <b>decay</b></p>"
+    page = f'<article class="bd-article">{text}</article><script>const unfold = () => {{}};</script>'
+    page = f"<!doctype html><meta charset=utf-8>{page}<script src=search.js></script>"
+    with chromium.served(tmp_path, {"/a.html": page, "/b.html": "<!doctype html>"}) as site:
+        context = browser.new_context()
+        opened = context.new_page()
+        opened.goto(f"{site}/b.html")
+        opened.evaluate("localStorage.setItem('sphinx_highlight_terms', 'decay')")
+        opened.goto(f"{site}/a.html")
+        marked = opened.locator("article .highlighted").all_text_contents()
+        assert marked == ["decay", "decay", "Decay", "decay", "decay", "decay"]
+        assert opened.locator("article").inner_text().split() == re.sub("<.*?>", " ", text).split()
+        context.close()
+
+
 # ---- The built pages
 
 

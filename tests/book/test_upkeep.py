@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -145,6 +146,17 @@ def test_what_the_nightly_and_the_weekly_run_find_becomes_an_issue():
         last = job["steps"][-1]
         assert last["if"] == "failure()" and last["run"].startswith("bash .github/say_so.sh ")
     assert subprocess.run(["bash", "-n", ROOT / ".github" / "say_so.sh"]).returncode == 0
+
+
+def test_the_nightly_run_skips_the_tests_that_need_a_browser_or_a_built_book(tmp_path: Path):
+    """GitHub says CI=true, with which they would fail (tests/unavailable.py), and this job has neither."""
+    [step] = [step for step in workflow("newest.yml")["jobs"]["newest"]["steps"] if "Tests" in step.get("name", "")]
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "CI=$CI $*"\n', encoding="utf-8")
+    python.chmod(0o755)
+    environment = os.environ | {"CI": "true", "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    said = subprocess.run(["bash", "-c", step["run"]], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("CI= -m pytest ") and "tests/test_interactive" not in said.stdout
 
 
 def test_a_pull_request_gets_a_preview_and_is_never_published():
