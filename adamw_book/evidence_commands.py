@@ -7,10 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-
-import pandas as pd
 
 from . import ledger
 from .jobs import parallel
@@ -48,10 +45,12 @@ def check(chapter: str) -> list[str]:
     return problems
 
 
-def primary(chapter: str, compare: Callable[[ledger.Study], pd.DataFrame]) -> dict[str, bool]:
+def primary(chapter: str, command: str) -> dict[str, bool]:
     """Make one chapter's primary comparisons again, print them beside the record, and return for each claim whether its
-    verdict stayed."""
-    table = compare(study(chapter))
+    verdict stayed. What other seeds say is kept in the ledger."""
+    table = {"stability": ledger.stability, "again": ledger.again}[command](study(chapter))
+    if command == "stability":
+        ledger.write_stability(table)
     same = ledger.kept(table)
     for claim_id, rows in table.groupby("claim", sort=False):
         print(f"\n{claim_id}: {'same verdict' if same[claim_id] else 'VERDICT CHANGED'} ({rows['regime'].iloc[0]})")
@@ -98,13 +97,12 @@ def run_for(command: str, chapters: list[str]) -> int:
         return 0
     if command == "check":
         return int(any([check(chapter) for chapter in chapters]))
-    compare = {"stability": ledger.stability, "again": ledger.again}[command]
     try:
         for chapter in chapters:
             ledger.recorded(study(chapter))
     except (FileNotFoundError, ValueError) as error:
         return refused(f"{command}: {error}")
-    same = {claim: stays for chapter in chapters for claim, stays in primary(chapter, compare).items()}
+    same = {claim: stays for chapter in chapters for claim, stays in primary(chapter, command).items()}
     changed = [claim for claim, stays in same.items() if not stays]
     print(f"\n{len(same) - len(changed)} of {len(same)} claims keep their verdict.")
     print(*(f"changed: {claim}" for claim in changed), sep="\n")

@@ -806,6 +806,20 @@ def test_with_the_records_own_seeds_the_verdict_is_the_same(root):
     assert undecided["verdict"].tolist()[1] == "undecided" and ledger.kept(undecided) == {"toy.lift": False}
 
 
+def test_what_other_seeds_say_is_kept_until_the_protocol_changes(root):
+    assert ledger.read_stability(root).empty
+    first = ledger.stability(changed(retuned=retuned(0.0)), (1, 2), root)
+    ledger.write_stability(first, root)
+    assert ledger.read_stability(root).equals(first)
+    second = ledger.stability(changed(retuned=retuned(0.0048)), (1, 2), root)
+    path = ledger.write_stability(second, root)
+    assert ledger.read_stability(root).equals(second)  # in the first one's place
+    stored = path.read_text(encoding="utf-8")
+    assert "recorded" not in stored and ledger.read("toy.lift", root).fingerprint in stored
+    ledger.write(changed(settings=STUDY.settings | {"steps": 999}), run(), root)
+    assert ledger.read_stability(root).empty
+
+
 @pytest.mark.parametrize("found", [{}, {"toy.lift": {"depth 9": None}}])
 def test_a_primary_comparison_that_was_not_made_again_is_told(root, found):
     with pytest.raises(ValueError, match="retuned of folder/toy lacks 'depth 8', the primary regime of toy.lift"):
@@ -983,6 +997,7 @@ def test_the_primary_comparisons_are_printed_beside_the_record(toy_command, caps
     assert "toy.lift: same verdict (depth 8)" in printed and printed.count("supported") == 1 + len(runs)
     assert [line.split()[0] for line in printed.splitlines() if line.endswith("supported")] == ["recorded", *runs]
     assert "1 of 1 claims keep their verdict." in printed
+    assert len(ledger.read_stability()) == {"stability": 4, "again": 0}[command]
 
 
 @pytest.mark.parametrize("command", ["stability", "again"])

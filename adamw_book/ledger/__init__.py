@@ -4,14 +4,14 @@
 tables they come from. `write` makes them, `read` serves them to chapters, and `check` lists what is stale or
 contradicted: texts and settings against the chapter's study, effects and verdicts against the tables, and a *probe* (a
 few runs of the protocol, recomputed in seconds) against the code as it is now. `stability` makes a chapter's primary
-comparisons again under other master seeds, `again` under the record's own. `Unfinished` keeps the parts of a run until
-it is written. This package knows tables and JSON, not models.
+comparisons again under other master seeds (`ledger/stability.csv` keeps what came of it), `again` under the record's
+own. `Unfinished` keeps the parts of a run until it is written. This package knows tables and JSON, not models.
 """
 
 from .checks import check
 from .files import find_root
 from .records import Record, leaves, read, read_all
-from .stability import again, kept, master_seeds, recorded, stability
+from .stability import again, kept, master_seeds, read_stability, recorded, stability, write_stability
 from .study import PROBE, Study, fingerprint, probe_rows
 from .unfinished import Unfinished
 from .writing import write
@@ -31,7 +31,9 @@ __all__ = [
     "probe_rows",
     "read",
     "read_all",
+    "read_stability",
     "recorded",
     "stability",
     "write",
+    "write_stability",
 ]

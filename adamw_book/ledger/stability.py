@@ -1,18 +1,24 @@
-"""Whether verdicts hang on the seeds: a study's primary comparisons again, tuning included, on others."""
+"""Whether verdicts hang on the seeds: a study's primary comparisons again, tuning included, on others; and what came
+of it, which `stability.csv` keeps beside the records."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
 from ..evidence import decide
-from .records import Record, read
+from .files import find_root, from_csv, replace_files, to_csv
+from .records import Record, read, read_all
 from .study import Study, remedy
+from .writing import device
 
 MASTERS = (1, 2, 3)
 TUNING_SEEDS, SEEDS = 6, 12
+COLUMNS = ["claim", "regime", "master", "effect", "verdict"]
+KEPT = [*COLUMNS, "fingerprint", "device", "date"]
 
 
 def master_seeds(master: int, count: int = SEEDS) -> list[int]:
@@ -71,7 +77,7 @@ def _beside(records: Mapping[str, Record], study: Study, found: Mapping[str, Map
                 raise ValueError(f"retuned of {study.chapter} lacks {regime!r}, the primary regime of {claim.id}")
             effects[run] = claims[claim.id][regime]
         rows += [(claim.id, regime, run, e.text(), decide(e, record.claim)) for run, e in effects.items()]
-    return pd.DataFrame(rows, columns=["claim", "regime", "master", "effect", "verdict"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def kept(table: pd.DataFrame) -> dict[str, bool]:
@@ -83,3 +89,31 @@ def kept(table: pd.DataFrame) -> dict[str, bool]:
         allowed = [recorded] if "here" in set(rows["master"]) else [recorded, "undecided"]
         found[claim_id] = bool(rows["verdict"].isin(allowed).all())
     return found
+
+
+def write_stability(table: pd.DataFrame, root: Path | str | None = None) -> Path:
+    """Keep what `stability` found, in the place of what was found about the same claims before; return the file."""
+    path = (find_root() if root is None else Path(root)) / "stability.csv"
+    prints = {claim: read(claim, root).fingerprint for claim in table["claim"].unique()}
+    rows = table[table["master"] != "recorded"]
+    rows = rows.assign(fingerprint=rows["claim"].map(prints), device=device(), date=f"{datetime.now(UTC).date()}")
+    before = _stored(path)
+    rows = pd.concat([before[~before["claim"].isin(prints)], rows[KEPT]])
+    replace_files({path: to_csv(rows.sort_values(["claim", "master"]))})
+    return path
+
+
+def read_stability(root: Path | str | None = None) -> pd.DataFrame:
+    """What `stability` found about the records as they are now, rows as its own; none where a protocol has changed."""
+    stored, found = _stored((find_root() if root is None else Path(root)) / "stability.csv"), []
+    for record in read_all(root):
+        rows = stored[(stored["claim"] == record.claim.id) & (stored["fingerprint"] == record.fingerprint)]
+        if len(rows):
+            regime, effect = record.claim.primary, record.effects[record.claim.primary]
+            found.append((record.claim.id, regime, "recorded", effect.text(), record.verdict))
+            found += rows[COLUMNS].itertuples(index=False, name=None)
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def _stored(path: Path) -> pd.DataFrame:
+    return from_csv(path.read_bytes(), dict.fromkeys(KEPT, "str")) if path.exists() else pd.DataFrame(columns=KEPT)
