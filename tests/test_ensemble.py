@@ -235,6 +235,15 @@ def test_a_warm_up_climbs_to_the_beginning_of_the_schedule():
     np.testing.assert_allclose(with_cosine, learning_rate_factors("warm-up + cosine", 77), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("steps", "share"), [(5, 0.1), (250, 0.05), (3, 0.5), (1, 0.5)])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_step_at_the_end_of_the_warm_up_is_taken_at_the_peak(name, steps, share):
+    """Half a step beside a whole number of them: a schedule's own climb begins at 0, by which nothing can be divided."""
+    factors = learning_rate_factors(name, steps, share)
+    assert factors[round(steps * share - 0.5)] == 1 and (factors > 0).all()
+    assert np.isfinite(factors * decay_factors("constant", factors)).all()
+
+
 def test_decay_follows_the_schedule_as_its_name_says():
     factors = learning_rate_factors("WSD", 50)
     share = {name: factors * decay_factors(name, factors) for name in DECAY_SCHEDULES}
