@@ -238,7 +238,7 @@ def test_a_warm_up_climbs_to_the_beginning_of_the_schedule():
 @pytest.mark.parametrize(("steps", "share"), [(5, 0.1), (250, 0.05), (3, 0.5), (1, 0.5)])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_step_at_the_end_of_the_warm_up_is_taken_at_the_peak(name, steps, share):
-    """Half a step beside a whole number of them: a schedule's own climb begins at 0, by which nothing can be divided."""
+    """Half a step beside a whole number of them: a schedule's own climb begins at 0, by which none can divide."""
     factors = learning_rate_factors(name, steps, share)
     assert factors[round(steps * share - 0.5)] == 1 and (factors > 0).all()
     assert np.isfinite(factors * decay_factors("constant", factors)).all()
