@@ -1,6 +1,5 @@
 """R models as one: stacked parameters, batches that runs of one seed share, one gradient and one update for all."""
 
-import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,7 +16,6 @@ from adamw_book.schedules import decay_factors, learning_rate_factors
 from adamw_book.task import Snapshot, Task
 
 HYPER = ["lr", "weight_decay", "l2"]
-_SEEDING = threading.Lock()  # modules draw their weights from the one global generator of all threads
 
 
 def keep_freed_memory() -> None:
@@ -31,7 +29,7 @@ def made(model: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 
     Raises ``ValueError`` for parameters on another device than the CPU: their draws would hang on it.
     """
-    with _SEEDING, generators_kept(generator(seed, "weights").initial_seed()):
+    with generators_kept(generator(seed, "weights").initial_seed()):
         module = model()
     for name, p in module.named_parameters():
         if p.device.type != "cpu":
@@ -44,6 +42,7 @@ def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> 
     global generators are left as they were. Raises ``ValueError`` for no seeds and what is no seed."""
     if not len(seeds):
         raise ValueError("seeds: none; at least one is needed")
+    seeds = [seed if seed % 1 else int(seed) for seed in seeds]  # a tensor's are not told apart by their values
     place = {seed: i for i, seed in enumerate(dict.fromkeys(seeds))}
     modules = [dict(made(model, seed).named_parameters()) for seed in place]
     rows = torch.tensor([place[seed] for seed in seeds])

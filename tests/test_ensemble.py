@@ -2,6 +2,7 @@
 
 import math
 import random
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from adamw_book import ensemble, replicas
+from adamw_book import data, ensemble, replicas
 from adamw_book.data import digits_splits, generator
 from adamw_book.ensemble import Task, batch_order, initial_parameters, train
 from adamw_book.models import CNN, MLP, RNN
@@ -405,6 +406,53 @@ def test_initial_weights_are_what_the_model_draws_under_the_weights_own_seed():
     assert all(torch.equal(p[1], expected[name]) for name, p in initial_parameters(MLP, [3, 4]).items())
 
 
+def test_seeds_may_be_a_tensors():
+    for seeds in (torch.tensor([3, 0, 3]), np.array([3.0, 0.0, 3.0]), pd.Series([3, 0, 3])):
+        for name, p in initial_parameters(MLP, [3, 0, 3]).items():
+            assert torch.equal(initial_parameters(MLP, seeds)[name], p)
+
+
+def test_a_model_is_drawn_alone_though_a_training_ends_beside_it(monkeypatch):
+    """What the training puts back at its end has to wait for the thread whose seed stands in the generators."""
+    asks, begun, drawn = threading.Event(), threading.Event(), []
+
+    class Lock:
+        """The lock, which tells the thread that the training asks for it."""
+
+        def __enter__(self, lock=data._SEEDING):
+            if threading.current_thread() is threading.main_thread():
+                asks.set()
+            lock.acquire()
+
+        def __exit__(self, *_, lock=data._SEEDING):
+            lock.release()
+
+    def slow():
+        first = nn.Linear(3, 3)
+        begun.set()
+        asks.wait(10)
+        return nn.Sequential(first, nn.Linear(3, 3))
+
+    thread = threading.Thread(target=lambda: drawn.append(initial_parameters(slow, [3])))
+
+    def measure(snapshot):  # the last thing that the training does before it ends
+        asks.clear()
+        thread.start()
+        begun.wait(10)
+        return {}
+
+    monkeypatch.setattr(data, "_SEEDING", Lock())
+    unmoved(lambda: (train(task(), RUNS, steps=1, measure=measure, chunk_size=len(RUNS), device="cpu"), thread.join()))
+    for name, p in initial_parameters(lambda: nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), [3]).items():
+        assert torch.equal(drawn[0][name], p)
+
+
+def test_models_may_be_made_of_models_that_are_made():
+    inner = initial_parameters(MLP, [5])
+    outer = initial_parameters(lambda: replicas.made(MLP, 5), [0])
+    assert all(torch.equal(outer[name], p) for name, p in inner.items())
+
+
 class Drawn(nn.Module):
     """Draws from torch, numpy and python, as somebody's start may."""
 
@@ -647,6 +695,8 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
         (lambda: batch_order(0.5, 60, 6, 1), "seed: 0.5; a whole number of 0 or more"),
         (lambda: initial_parameters(MLP, []), "seeds: none; at least one is needed"),
         (lambda: initial_parameters(MLP, [-1]), "seed: -1; a whole number of 0 or more"),
+        (lambda: initial_parameters(MLP, torch.tensor([0.0, 0.5])), "seed: 0.5; a whole number of 0 or more"),
+        (lambda: initial_parameters(MLP, [math.nan]), "seed: nan; a whole number of 0 or more"),
         (lambda: learning_rate_factors("triangle", 5), "schedule: 'triangle' is unknown"),
         (lambda: learning_rate_factors("linear", 5, 1), "warmup: 1; a share of the steps, from 0 to less than 1"),
         (lambda: learning_rate_factors("linear", 5, float("nan")), "warmup: nan; a share"),
