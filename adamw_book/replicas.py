@@ -160,20 +160,26 @@ class Replicas:
 
     def place(self, splits, names, batch_size, steps) -> None:
         """Put the splits ``names`` and the batches of all steps where they are needed."""
-        codes, seeds = pd.factorize(self.runs["seed"])
-        self.seed_of = torch.tensor(codes, device=self.device)  # (R,)
+        codes, seeds = self.stack(self.runs, splits, names)
         each = len(codes) // len(seeds)
         self.each = each if np.array_equal(codes, np.arange(len(seeds)).repeat(each)) else 0
-        self.data = {
-            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(self.device) for i in (0, 1))
-            for name in names
-        }
         self.full_batch = self.handed(*self.data["train"]) if batch_size is None else None
         if batch_size is not None:
             examples = self.data["train"][0].shape[1]
             orders = torch.stack([batch_order(int(seed), examples, batch_size, steps) for seed in seeds], 1)
             first = examples * torch.arange(len(seeds))[:, None]
             self.orders = (orders + first).to(self.device)  # (steps, S, batch), in the examples of all seeds
+
+    def stack(self, runs: pd.DataFrame, splits, names) -> tuple[np.ndarray, pd.Index]:
+        """Put the splits ``names`` where they are needed, once a seed; gives each run's place among the seeds (R,), and
+        the seeds."""
+        codes, seeds = pd.factorize(runs["seed"])
+        self.seed_of = torch.tensor(codes, device=self.device)
+        self.data = {
+            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(self.device) for i in (0, 1))
+            for name in names
+        }
+        return codes, seeds
 
     def handed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the seeds (S, N, …) for their replicas: targets (R, N, …) for each, inputs once a seed

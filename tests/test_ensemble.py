@@ -317,6 +317,17 @@ def test_a_start_that_is_none_of_the_models_is_refused(start, message):
         train(replace(task(), start=start), RUNS, steps=1)
 
 
+def test_the_runs_of_a_result_can_be_trained_another_way():
+    """They are those that were given: what was filled in for one training does not stand in the way of the next."""
+    given = RUNS.assign(warmup=0.1, note="carried along")
+    first = train(task(), given, steps=5, device="cpu", keep_parameters=True)
+    pd.testing.assert_frame_equal(first.runs, given)
+    again = train(task(), first.runs, steps=5, device="cpu", keep_parameters=True, schedule="cosine")
+    named = train(task(), given.assign(schedule="cosine"), steps=5, device="cpu", keep_parameters=True)
+    for name, p in named.parameters.items():
+        assert torch.equal(again.parameters[name], p) and not torch.equal(first.parameters[name], p)
+
+
 def test_a_run_is_the_same_alone_and_in_any_chunk():
     t = task()
     together = train(t, RUNS, steps=30, batch_size=16, keep_parameters=True, device="cpu")
