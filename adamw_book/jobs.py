@@ -111,6 +111,14 @@ def _answers(function: Callable, jobs: Sequence, waiting: list[int]) -> Iterator
 class _Raised(NamedTuple):
     error: Exception
 
+    def __reduce__(self) -> tuple:
+        error = self.error
+        try:
+            copy.deepcopy(error)
+        except Exception:  # it cannot be made anew where it arrives: its words go alone
+            error = RuntimeError("".join(traceback.format_exception(error)))
+        return _Raised, (error,)
+
 
 class _WorkersDied(Exception):
     """Carries what the workers died of."""
@@ -121,8 +129,4 @@ def _answer(function: Callable, i: int, job: Any) -> tuple[int, Any]:
     try:
         return i, function(job)
     except Exception as error:
-        try:
-            copy.copy(error)
-        except Exception:  # it cannot be made anew where it arrives: its words go alone
-            error = RuntimeError("".join(traceback.format_exception(error)))
         return i, _Raised(error)

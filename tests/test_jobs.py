@@ -154,6 +154,8 @@ def test_what_a_job_raises_is_told_where_it_cannot_travel_itself():
 
     with joblib.parallel_config("loky", n_jobs=2), pytest.raises(RuntimeError, match="TwoWords: no such thing"):
         jobs.on_workers(fail, range(2))
+    with joblib.parallel_config("threading", n_jobs=2), pytest.raises(TwoWords):
+        jobs.on_workers(fail, range(2))
 
 
 def test_a_job_that_cannot_travel_is_no_dead_worker():

@@ -21,7 +21,7 @@ def decay_rate(group: dict) -> float | Tensor:
 
     torch's schedulers note in the group where lr began, ``initial_lr``, and OneCycleLR its peak, ``max_lr``. Without
     either there is no schedule to follow: the factor is 1, and 0 where lr is 0, which stops both steps. So it is under
-    ReduceLROnPlateau, which notes nothing; ``group["initial_lr"] = float(group["lr"])`` before it reduces does.
+    ReduceLROnPlateau, which notes nothing: ``group["initial_lr"] = float(group["lr"])`` is for the user to say.
     (torch.distributed.checkpoint takes a step with lr = 0 to make a state.)
 
     Raises:
