@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adamw_book.data import generator
 from adamw_book.optim import AdamW
+from adamw_book.optim.state import new_state
 from adamw_book.replicas import Replicas, permuted
 
 Update = Mapping[str, Tensor]
@@ -55,7 +56,8 @@ class Clients(Replicas):
             raise ValueError("batch_size: None; clients have training sets of different sizes, so a number is needed")
         if steps % federation.local_steps:
             raise ValueError(f"steps: {steps}; a multiple of local_steps={federation.local_steps} is needed")
-        self.federation, self.m, self.of_runs = federation, federation.models, _with_pull(runs)
+        self.federation, self.m = federation, federation.models
+        self.of_runs, self.columns = _with_pull(runs), list(runs)
         expanded = self.of_runs.loc[self.of_runs.index.repeat(self.m)].reset_index(drop=True)
         expanded.loc[expanded["pull"] == "server", ["weight_decay", "l2"]] = 0.0
         super().__init__(task, expanded, splits, starts, names, steps, batch_size, decays, betas, eps, device)
@@ -71,13 +73,8 @@ class Clients(Replicas):
 
     def place(self, splits, names, batch_size, steps) -> None:
         """Put the evaluated splits once a seed, and the training examples and batches once a client."""
-        codes, seeds = pd.factorize(self.of_runs["seed"])
+        codes, seeds = self.stack(self.of_runs, splits, names)
         self.seeds = [int(seed) for seed in seeds]
-        self.seed_of = torch.tensor(codes, device=self.device)  # (R,)
-        self.data = {
-            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(self.device) for i in (0, 1))
-            for name in names
-        }
         self.full_batch = None
         cuts = [self.federation.cut(int(seed), splits[seed]["train"][1]) for seed in seeds]
         self.sizes = torch.tensor([[len(part) for part in cut] for cut in cuts])  # (S, clients)
@@ -173,13 +170,14 @@ class Clients(Replicas):
                 moment.copy_(torch.where(_along(refused.flatten(), p), 0.0, moment))
 
     def _average(self, weights: Tensor) -> dict[str, Tensor]:
-        """The clients' mean {name: (R, …)} with weights (R, m), of which those at 0 may be anything."""
-        share = weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
-        found = {}
+        """The clients' mean {name: (R, …)} with weights (R, m), of which those at 0 may be anything; the global model
+        where nobody has a say."""
+        share, heard, found = _share(weights), weights.sum(1) > 0, {}
         for name, p in self.parameters.items():
             each = p.detach().unflatten(0, (-1, self.m)).flatten(2)
             each = torch.where(weights[..., None] > 0, each, 0.0)
-            found[name] = (share[..., None] * each).sum(1).view_as(self.shared[name])
+            mean = (share[..., None] * each).sum(1).view_as(self.shared[name])
+            found[name] = torch.where(_along(heard, mean), mean, self.shared[name])
         return found
 
     def _refused(self) -> Tensor:
@@ -235,15 +233,29 @@ class Clients(Replicas):
             },
             {"params": [p for n, p in self.server_parameters.items() if not decays(n)], "weight_decay": 0.0},
         ]
-        return AdamW([g for g in groups if g["params"]], lr=rates.to(self.device), **SERVER)
+        server = AdamW([g for g in groups if g["params"]], lr=rates.to(self.device), **SERVER)
+        for group in server.param_groups:
+            server.state.update({p: new_state(p, group) for p in group["params"]})
+        self.turns = torch.zeros(len(here), dtype=torch.long, device=self.device)  # steps that each run has taken here
+        return server
 
     def _server_step(self, average: dict[str, Tensor], enough: Tensor) -> dict[str, Tensor]:
-        """Where the server has an optimizer of its own, its step along the clients' mean change; else the average."""
+        """Where the server has an optimizer of its own, its step along the clients' mean change; else the average. A
+        round without a quorum is none for a run's moments and count either."""
         for name, p in self.server_parameters.items():
             p.copy_(self.shared[name])
-            change = self.shared[name] - average[name]
-            p.grad = torch.where(_along(enough, p), change, 0.0)
-        self.server.step()
+            p.grad = self.shared[name] - average[name]
+        due, states = enough & self.at_server, self.server.state
+        for turn in self.turns[due].unique().tolist():  # one, as long as the runs have missed the same rounds
+            now = due & (self.turns == turn)
+            tensors = [t for p, state in states.items() for t in (p, state["exp_avg"], state["exp_avg_sq"])]
+            before = [t.clone() for t in tensors]
+            for state in states.values():
+                state["step"].fill_(turn)
+            self.server.step()
+            for new, old in zip(tensors, before, strict=True):
+                new.copy_(torch.where(_along(now, new), new, old))
+        self.turns += due
         return {
             name: torch.where(_along(self.at_server, p), p.detach(), average[name])
             for name, p in self.server_parameters.items()
@@ -267,7 +279,7 @@ class Clients(Replicas):
     def _apart(self) -> dict[str, Tensor]:
         """How far the clients have gone from where the round began, and from each other, each (R,): the weighted root
         mean square of Euclidean distances over all parameters."""
-        share = self.weights / self.weights.sum(1, keepdim=True).clamp(min=1e-30)
+        share = _share(self.weights)
         mean = self._average(self.weights)
         drift, spread = torch.zeros_like(share), torch.zeros_like(share)
         for name, p in self.parameters.items():
@@ -288,10 +300,9 @@ class Clients(Replicas):
             own = {n: p.detach()[start * self.m : (start + block) * self.m] for n, p in self.parameters.items()}
             seeds = self.seed_of[rows]
             logits = self.apply(own, x[seeds.repeat_interleave(self.m)])
-            said = logits.argmax(-1).unflatten(0, (-1, self.m))  # (runs, m, N)
-            has = self.weights[rows] > 0
-            share = self.weights[rows] / self.weights[rows].sum(1, keepdim=True).clamp(min=1e-30)
-            accuracy.append((share * (said == y[seeds][:, None]).float().mean(2)).sum(1))
+            said = logits.argmax(-1).flatten(1).unflatten(0, (-1, self.m))  # (runs, m, N), of sequences all places
+            has, right = self.weights[rows] > 0, said == y[seeds].flatten(1)[:, None]
+            accuracy.append((_share(self.weights[rows]) * right.float().mean(2)).sum(1))
             votes = torch.nn.functional.one_hot(said, logits.shape[-1]).mul(has[..., None, None]).sum(1)  # (runs, N, C)
             n = has.sum(1)
             pairs = (votes * (votes - 1)).sum(2).float().mean(1)
@@ -307,7 +318,7 @@ class Clients(Replicas):
     def _report_the_small(self) -> None:
         least = self.federation.least_examples
         for place, client in torch.nonzero(self.sizes < least).tolist():
-            own = self.of_runs[self.of_runs["seed"] == self.seeds[place]].drop(columns=["pull", "server_lr"])
+            own = self.of_runs.loc[self.of_runs["seed"] == self.seeds[place], self.columns]
             reason = f"{int(self.sizes[place, client])} examples for at least {least}: takes no part"
             self.reports.append(own.assign(round=-1, client=client, reason=reason))
 
@@ -315,6 +326,11 @@ class Clients(Replicas):
 def _along(values: Tensor, like: Tensor) -> Tensor:
     """values (R,) in the shape (R, 1, …) that goes with ``like``."""
     return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def _share(weights: Tensor) -> Tensor:
+    """Each client's part (R, m) in what the clients of its run have to say; 0 where none of them has any."""
+    return weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
 
 
 def _with_pull(runs: pd.DataFrame) -> pd.DataFrame:
@@ -325,6 +341,12 @@ def _with_pull(runs: pd.DataFrame) -> pd.DataFrame:
     strange = ~runs["pull"].isin(PULLS)
     if strange.any():
         raise ValueError(f"runs: pull {runs['pull'][strange].iloc[0]!r}; choose from {', '.join(map(repr, PULLS))}")
+    torn = (runs["toward"] == "start") & (runs["pull"] != "origin")
+    if torn.any():
+        raise ValueError(
+            f"runs: toward 'start' with pull {runs['pull'][torn].iloc[0]!r}, which leads elsewhere; pull 'origin' or "
+            "toward 'zero' is needed"
+        )
     at_server = runs["pull"] == "server"
     still = at_server & ~(runs["server_lr"] > 0)
     if still.any() or (at_server & (runs["l2"] > 0)).any():

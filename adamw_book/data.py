@@ -5,8 +5,9 @@ so that the data split, the initial weights and the batch order of one seed neve
 """
 
 import random
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 
 import numpy as np
@@ -18,24 +19,30 @@ from torch.nn.functional import one_hot
 from adamw_book.arguments import whole
 
 Splits = dict[str, tuple[Tensor, Tensor]]
+_SEEDING = threading.RLock()  # held while a seed, not the state of the whole program, stands in the global generators
 
 
 @contextmanager
 def generators_kept(seed: int | None = None) -> Iterator[None]:
     """Inside, the global generators of torch, numpy and python are free to move, from ``seed`` on where one is given;
     afterwards they stand where they stood. A GPU's are not touched: what draws from them is not made reproducible here.
+
+    With a seed one thread is inside at a time, and none that enters or leaves without one comes between its draws.
     """
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would move every GPU's generator as well
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
+    with _SEEDING if seed is not None else nullcontext():
+        with _SEEDING:
+            states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        try:
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would move every GPU's generator as well
+                np.random.seed(seed % 2**32)
+                random.seed(seed)
+            yield
+        finally:
+            with _SEEDING:
+                torch.set_rng_state(states[0])
+                np.random.set_state(states[1])
+                random.setstate(states[2])
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:

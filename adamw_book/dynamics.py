@@ -45,7 +45,8 @@ def drive(
     path[0] = start
     for step in range(steps):
         optimizer.param_groups[0].update(lr=lr * factors[step], weight_decay=weight_decay * decays[step])
-        w.grad = gradient(step, w.detach())
+        g = gradient(step, w.detach())
+        w.grad = None if g is None else g.to(w.dtype)
         optimizer.step()
         path[step + 1] = w.detach()
     return path

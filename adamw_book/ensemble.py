@@ -49,8 +49,9 @@ __all__ = [
 @dataclass(frozen=True)
 class Result:
     """``table``: the runs' columns + step, metric, value (tidy), by step, then metric, then run in the order of
-    ``runs``, however many chunks there were. ``parameters``: {name: (R, …)}, in the order of ``runs``, if kept.
-    ``reports``: what the ``kind`` of replicas had to report, empty where nothing went wrong."""
+    ``runs``, however many chunks there were. ``runs``: as given, numbered anew. ``parameters``: {name: (R, …)}, in the
+    order of ``runs``, if kept. ``reports``: what the ``kind`` of replicas had to report, empty where nothing went
+    wrong."""
 
     table: pd.DataFrame
     runs: pd.DataFrame
@@ -154,7 +155,7 @@ def train(
     The global generators of torch, numpy and python are left as they were. Raises ``ValueError`` for missing columns,
     coefficients that are negative or not finite, an unknown schedule or split, an impossible batch size or step.
     """
-    runs = _checked(runs, schedule)
+    runs, filled = _checked(runs, schedule)
     steps = whole("steps", steps)
     record = _recorded(record, steps)
     if isinstance(evaluate, str):
@@ -224,15 +225,17 @@ def train(
     # chunk after chunk as they came; the sort is stable, so that the runs keep their order
     metrics = list(dict.fromkeys(frame["metric"].iloc[0] for frame in frames))
     frames.sort(key=lambda frame: (frame["step"].iloc[0], metrics.index(frame["metric"].iloc[0])))
-    table = pd.concat(frames).drop(columns=runs.attrs["filled"])
+    table = pd.concat(frames).drop(columns=filled)
     place = np.argsort(order)
     rows = (np.arange(0, len(table), len(runs))[:, None] + place).ravel()
     table = table.iloc[rows].reset_index(drop=True)
     stacked = {n: torch.cat([k[n] for k in kept])[torch.tensor(place)] for n in kept[0]} if keep_parameters else None
-    return Result(table, runs, stacked, pd.concat(reports, ignore_index=True) if reports else pd.DataFrame())
+    reported = pd.concat(reports, ignore_index=True) if reports else pd.DataFrame()
+    return Result(table, runs.drop(columns=filled), stacked, reported.drop(columns=filled, errors="ignore"))
 
 
-def _checked(runs: pd.DataFrame, schedule: str) -> pd.DataFrame:
+def _checked(runs: pd.DataFrame, schedule: str) -> tuple[pd.DataFrame, list[str]]:
+    """The runs with all their columns, and the names of those that were filled in."""
     missing = [c for c in ("arm", *HYPER, "seed") if c not in runs]
     if missing:
         raise ValueError(
@@ -252,13 +255,13 @@ def _checked(runs: pd.DataFrame, schedule: str) -> pd.DataFrame:
             raise ValueError(f"runs: {column} {runs[column][~good].iloc[0]}; {kind} number of 0 or more is needed")
     checked = runs.reset_index(drop=True).copy()
     optional = {"schedule": schedule, "warmup": 0.0, "decay_schedule": "torch", "toward": "zero"}
-    checked.attrs["filled"] = [column for column in optional if column not in checked]
-    checked = checked.assign(**{column: optional[column] for column in checked.attrs["filled"]})
+    filled = [column for column in optional if column not in checked]
+    checked = checked.assign(**{column: optional[column] for column in filled})
     for name, warmup, decay, toward in set(checked[list(optional)].itertuples(False, None)):
         decay_factors(decay, learning_rate_factors(name, 1, warmup))
         if toward not in ("zero", "start"):
             raise ValueError(f"runs: toward {toward!r}; 'zero' or 'start' is needed")
-    return checked
+    return checked, filled
 
 
 def _recorded(record: Iterable[int] | None, steps: int) -> list[int]:

@@ -34,17 +34,17 @@ class Federation:
     A run's optional columns say more. ``pull``: where its decay, of either kind, leads: to the "origin"; to the
     "global" model that the round began with (l2 is FedProx then, Li et al., 2020); or, in a step of the "server" with
     AdamW on the average's change as a gradient (Reddi et al., 2021), with ``server_lr`` and the run's weight_decay, to
-    the origin, while the clients have none.
+    the origin, while the clients have none. ``toward`` "start" moves the origin, and goes with no other ``pull``.
 
     A reply that raises, or is refused (:func:`why_refused`), is left out: the others' weights are rescaled to 1, and
     the result's ``reports`` say which client, when and why. With fewer than ``quorum`` replies left the global model
-    stays as it was, which is reported, too (client −1). Where moments are kept, those of a client that was left out
-    start again at 0. Each step records, beside the splits' metrics of the global model (between two averages: of the
-    average at that step), of every split but "train" the mean accuracy of the clients' own models, "<split> client
-    accuracy", and how often two clients' predictions agree, "<split> client agreement"; the root mean square over
-    clients of the distance from the model of the round's start, "client drift", and from their mean, "client
-    disagreement"; "replies left out", a count over all rounds. Raises ``ValueError`` for arguments and columns that
-    cannot be.
+    stays as it was, a server's moments and step count as well, which is reported, too (client −1). Where moments are
+    kept, those of a client that was left out start again at 0. Each step records, beside the splits' metrics of the
+    global model (between two averages: of the average at that step, where there is one), of every split but "train" the
+    mean accuracy of the clients' own models, "<split> client accuracy", and how often two clients' predictions agree,
+    "<split> client agreement"; the root mean square over clients of the distance from the model of the round's start,
+    "client drift", and from their mean, "client disagreement"; "replies left out", a count over all rounds. Raises
+    ``ValueError`` for arguments and columns that cannot be.
     """
 
     name: str

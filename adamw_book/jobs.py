@@ -9,7 +9,10 @@
 Jobs and functions travel as cloudpickle, so that a lambda may be part of them.
 """
 
+import copy
 import os
+import pickle
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -74,8 +77,9 @@ def on_workers(function: Callable, jobs: Sequence, finished: Callable[[Any], Non
     """``[function(job) for job in jobs]`` on joblib's workers, each with one thread; ``finished(job)`` is called here
     as jobs are done.
 
-    What a job raises is raised here. A job whose worker died goes to another one; after ``ATTEMPTS`` times that raises
-    ``RuntimeError``. Each job gives one result, whatever became of its workers.
+    What a job raises is raised here, and so is what keeps one from travelling. A job whose worker died goes to another
+    one; after ``ATTEMPTS`` times that raises ``RuntimeError``. Each job gives one result, whatever became of its
+    workers.
     """
     results: dict[int, Any] = {}
     for _ in range(ATTEMPTS):
@@ -83,13 +87,11 @@ def on_workers(function: Callable, jobs: Sequence, finished: Callable[[Any], Non
         try:
             for i, result in _answers(function, jobs, waiting):
                 if isinstance(result, _Raised):
-                    raise _OfAJob from result.error
+                    raise result.error
                 results[i] = result
                 finished(jobs[i])
-        except _OfAJob as carrier:
-            raise carrier.__cause__ from None
-        except Exception as error:  # of the workers: what jobs raise is carried
-            died = error
+        except _WorkersDied as error:
+            died = error.__cause__
         else:
             return [results[i] for i in range(len(jobs))]
     raise RuntimeError(
@@ -102,15 +104,28 @@ def _answers(function: Callable, jobs: Sequence, waiting: list[int]) -> Iterator
     backend, _ = get_active_backend()
     return_as = "generator_unordered" if backend.supports_return_generator else "list"
     parallel = joblib.Parallel(return_as=return_as, batch_size=1, pre_dispatch="all")
-    yield from parallel(joblib.delayed(_answer)(function, i, jobs[i]) for i in waiting)
+    try:
+        yield from parallel(joblib.delayed(_answer)(function, i, jobs[i]) for i in waiting)
+    except (pickle.PicklingError, TypeError):  # of what cannot travel, at any attempt
+        raise
+    except Exception as error:  # what jobs raise is carried
+        raise _WorkersDied from error
 
 
 class _Raised(NamedTuple):
     error: Exception
 
+    def __reduce__(self) -> tuple:
+        error = self.error
+        try:
+            copy.deepcopy(error)
+        except Exception:  # it cannot be made anew where it arrives: its words go alone
+            error = RuntimeError("".join(traceback.format_exception(error)))
+        return _Raised, (error,)
 
-class _OfAJob(Exception):
-    """Carries what a job raised past the handler for workers that die."""
+
+class _WorkersDied(Exception):
+    """Carries what the workers died of."""
 
 
 def _answer(function: Callable, i: int, job: Any) -> tuple[int, Any]:

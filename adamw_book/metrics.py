@@ -9,6 +9,8 @@ class is in the data at hand; accuracy and calibration do, so they take the shar
 import torch
 from torch import Tensor
 
+from adamw_book.arguments import whole
+
 
 def _checked(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The scores in a type that can hold the metrics, the positives as a mask (R, N) and their number (R, 1). Raises
@@ -93,10 +95,12 @@ def best_threshold(scores: Tensor, targets: Tensor) -> Tensor:
     ones = scores.new_zeros(len(scores), 1)
     missed = torch.cat([ones, sign.cumsum(1)], 1) / n  # share of the positives at or below the candidate
     right = torch.cat([ones, (1 - sign).cumsum(1)], 1) / (targets.shape[1] - n)  # the same for the negatives
-    middle = (ordered[:, :-1] + ordered[:, 1:]) / 2
-    middle = torch.where(middle < ordered[:, 1:], middle, ordered[:, :-1])  # it may round up, or overflow
-    candidates = torch.cat([ordered[:, :1] - 1, middle, ordered[:, -1:] + 1], 1)
-    between = torch.cat([ones == 0, ordered[:, 1:] > ordered[:, :-1], ones == 0], 1)
+    low, high, first = ordered[:, :-1], ordered[:, 1:], ordered[:, :1]
+    middle = (low + high) / 2
+    middle = torch.where((low <= middle) & (middle < high), middle, low)  # it may round up, or overflow either way
+    below = torch.minimum(first - 1, first.nextafter(first.new_tensor(-torch.inf)))  # beside 1e9 in float32, 1 is 0
+    candidates = torch.cat([below, middle, ordered[:, -1:] + 1], 1)
+    between = torch.cat([ones == 0, high > low, ones == 0], 1)
     value = torch.where(between, (1 - missed + right) / 2, -1.0)
     best = value >= value.max(1, keepdim=True).values - 1e-6
     chosen = (best.cumsum(1) == (best.sum(1, keepdim=True) + 1) // 2) & best
@@ -113,8 +117,7 @@ def calibration_error(scores: Tensor, targets: Tensor, prior: float | None = Non
     scores, positive, count = _checked(scores, targets)
     if prior is not None and not 0 < prior < 1:
         raise ValueError(f"prior: {prior}; a share between 0 and 1, or None, is needed")
-    if not isinstance(bins, int) or bins < 1:
-        raise ValueError(f"bins: {bins}; a positive whole number is needed")
+    bins = whole("bins", bins)
     n, total = count.to(scores.dtype), targets.shape[1]
     prior = n / total if prior is None else torch.full_like(n, prior)
     weight = torch.where(positive, prior / n, (1 - prior) / (total - n))  # sums to 1 in each replica

@@ -1,6 +1,5 @@
 """R models as one: stacked parameters, batches that runs of one seed share, one gradient and one update for all."""
 
-import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,7 +16,6 @@ from adamw_book.schedules import decay_factors, learning_rate_factors
 from adamw_book.task import Snapshot, Task
 
 HYPER = ["lr", "weight_decay", "l2"]
-_SEEDING = threading.Lock()  # modules draw their weights from the one global generator of all threads
 
 
 def keep_freed_memory() -> None:
@@ -31,7 +29,7 @@ def made(model: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 
     Raises ``ValueError`` for parameters on another device than the CPU: their draws would hang on it.
     """
-    with _SEEDING, generators_kept(generator(seed, "weights").initial_seed()):
+    with generators_kept(generator(seed, "weights").initial_seed()):
         module = model()
     for name, p in module.named_parameters():
         if p.device.type != "cpu":
@@ -44,6 +42,7 @@ def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> 
     global generators are left as they were. Raises ``ValueError`` for no seeds and what is no seed."""
     if not len(seeds):
         raise ValueError("seeds: none; at least one is needed")
+    seeds = [seed if seed % 1 else int(seed) for seed in seeds]  # a tensor's are not told apart by their values
     place = {seed: i for i, seed in enumerate(dict.fromkeys(seeds))}
     modules = [dict(made(model, seed).named_parameters()) for seed in place]
     rows = torch.tensor([place[seed] for seed in seeds])
@@ -161,20 +160,26 @@ class Replicas:
 
     def place(self, splits, names, batch_size, steps) -> None:
         """Put the splits ``names`` and the batches of all steps where they are needed."""
-        codes, seeds = pd.factorize(self.runs["seed"])
-        self.seed_of = torch.tensor(codes, device=self.device)  # (R,)
+        codes, seeds = self.stack(self.runs, splits, names)
         each = len(codes) // len(seeds)
         self.each = each if np.array_equal(codes, np.arange(len(seeds)).repeat(each)) else 0
-        self.data = {
-            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(self.device) for i in (0, 1))
-            for name in names
-        }
         self.full_batch = self.handed(*self.data["train"]) if batch_size is None else None
         if batch_size is not None:
             examples = self.data["train"][0].shape[1]
             orders = torch.stack([batch_order(int(seed), examples, batch_size, steps) for seed in seeds], 1)
             first = examples * torch.arange(len(seeds))[:, None]
             self.orders = (orders + first).to(self.device)  # (steps, S, batch), in the examples of all seeds
+
+    def stack(self, runs: pd.DataFrame, splits, names) -> tuple[np.ndarray, pd.Index]:
+        """Put the splits ``names`` where they are needed, once a seed; gives each run's place among the seeds (R,), and
+        the seeds."""
+        codes, seeds = pd.factorize(runs["seed"])
+        self.seed_of = torch.tensor(codes, device=self.device)
+        self.data = {
+            name: tuple(torch.stack([splits[seed][name][i] for seed in seeds]).to(self.device) for i in (0, 1))
+            for name in names
+        }
+        return codes, seeds
 
     def handed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the seeds (S, N, …) for their replicas: targets (R, N, …) for each, inputs once a seed

@@ -59,7 +59,7 @@ def learning_rate_factors(schedule: str, steps: int, warmup: float = 0.0) -> np.
         raise ValueError(f"warmup: {warmup}; a share of the steps, from 0 to less than 1, is needed")
     progress = (np.arange(steps) + 0.5) / steps
     factors = SCHEDULES[schedule](np.clip((progress - warmup) / (1 - warmup), 0, None))
-    return np.where(progress < warmup, progress / warmup, factors) if warmup else factors
+    return np.where(progress <= warmup, progress / warmup, factors) if warmup else factors
 
 
 # What ``weight_decay`` is multiplied by where the schedule multiplies ``lr`` by f: a step takes the share (lr · f) ·

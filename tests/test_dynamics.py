@@ -296,6 +296,15 @@ def test_the_gradient_sees_the_step_and_the_weights_of_that_step():
     assert all(torch.equal(w, path[step]) for step, w in seen)
 
 
+def test_gradients_are_taken_in_the_dtype_of_the_start():
+    start = torch.linspace(-1, 1, 6, dtype=torch.double).view(2, 3)
+    for gradient in (noise(0.5, torch.Generator().manual_seed(0)), lambda step, w: torch.ones(2, 3).half()):
+        drawn = [gradient(step, start) for step in range(4)]
+        found = drive(lambda step, w, g=drawn: g[step], start, 4, lr=0.1)
+        assert found.dtype == torch.double
+        assert torch.equal(found, drive(lambda step, w, g=drawn: g[step].double(), start, 4, lr=0.1))
+
+
 def test_a_start_without_replicas_is_refused():
     with pytest.raises(ValueError, match=r"start: shape \(3,\), torch.float32; a tensor \(R, n\)"):
         drive(silent, torch.ones(3), 5)

@@ -2,6 +2,7 @@
 
 import math
 import random
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from adamw_book import ensemble, replicas
+from adamw_book import data, ensemble, replicas
 from adamw_book.data import digits_splits, generator
 from adamw_book.ensemble import Task, batch_order, initial_parameters, train
 from adamw_book.models import CNN, MLP, RNN
@@ -235,6 +236,15 @@ def test_a_warm_up_climbs_to_the_beginning_of_the_schedule():
     np.testing.assert_allclose(with_cosine, learning_rate_factors("warm-up + cosine", 77), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("steps", "share"), [(5, 0.1), (250, 0.05), (3, 0.5), (1, 0.5)])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_step_at_the_end_of_the_warm_up_is_taken_at_the_peak(name, steps, share):
+    """Half a step beside a whole number of them: a schedule's own climb begins at 0, by which none can divide."""
+    factors = learning_rate_factors(name, steps, share)
+    assert factors[round(steps * share - 0.5)] == 1 and (factors > 0).all()
+    assert np.isfinite(factors * decay_factors("constant", factors)).all()
+
+
 def test_decay_follows_the_schedule_as_its_name_says():
     factors = learning_rate_factors("WSD", 50)
     share = {name: factors * decay_factors(name, factors) for name in DECAY_SCHEDULES}
@@ -305,6 +315,17 @@ def test_a_run_decays_toward_its_own_target_beside_the_others():
 def test_a_start_that_is_none_of_the_models_is_refused(start, message):
     with pytest.raises(ValueError, match=message):
         train(replace(task(), start=start), RUNS, steps=1)
+
+
+def test_the_runs_of_a_result_can_be_trained_another_way():
+    """They are those that were given: what was filled in for one training does not stand in the way of the next."""
+    given = RUNS.assign(warmup=0.1, note="carried along")
+    first = train(task(), given, steps=5, device="cpu", keep_parameters=True)
+    pd.testing.assert_frame_equal(first.runs, given)
+    again = train(task(), first.runs, steps=5, device="cpu", keep_parameters=True, schedule="cosine")
+    named = train(task(), given.assign(schedule="cosine"), steps=5, device="cpu", keep_parameters=True)
+    for name, p in named.parameters.items():
+        assert torch.equal(again.parameters[name], p) and not torch.equal(first.parameters[name], p)
 
 
 def test_a_run_is_the_same_alone_and_in_any_chunk():
@@ -394,6 +415,53 @@ def test_initial_weights_are_what_the_model_draws_under_the_weights_own_seed():
     torch.manual_seed(generator(4, "weights").initial_seed())
     expected = dict(MLP().named_parameters())
     assert all(torch.equal(p[1], expected[name]) for name, p in initial_parameters(MLP, [3, 4]).items())
+
+
+def test_seeds_may_be_a_tensors():
+    for seeds in (torch.tensor([3, 0, 3]), np.array([3.0, 0.0, 3.0]), pd.Series([3, 0, 3])):
+        for name, p in initial_parameters(MLP, [3, 0, 3]).items():
+            assert torch.equal(initial_parameters(MLP, seeds)[name], p)
+
+
+def test_a_model_is_drawn_alone_though_a_training_ends_beside_it(monkeypatch):
+    """What the training puts back at its end has to wait for the thread whose seed stands in the generators."""
+    asks, begun, drawn = threading.Event(), threading.Event(), []
+
+    class Lock:
+        """The lock, which tells the thread that the training asks for it."""
+
+        def __enter__(self, lock=data._SEEDING):
+            if threading.current_thread() is threading.main_thread():
+                asks.set()
+            lock.acquire()
+
+        def __exit__(self, *_, lock=data._SEEDING):
+            lock.release()
+
+    def slow():
+        first = nn.Linear(3, 3)
+        begun.set()
+        asks.wait(10)
+        return nn.Sequential(first, nn.Linear(3, 3))
+
+    thread = threading.Thread(target=lambda: drawn.append(initial_parameters(slow, [3])))
+
+    def measure(snapshot):  # the last thing that the training does before it ends
+        asks.clear()
+        thread.start()
+        begun.wait(10)
+        return {}
+
+    monkeypatch.setattr(data, "_SEEDING", Lock())
+    unmoved(lambda: (train(task(), RUNS, steps=1, measure=measure, chunk_size=len(RUNS), device="cpu"), thread.join()))
+    for name, p in initial_parameters(lambda: nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), [3]).items():
+        assert torch.equal(drawn[0][name], p)
+
+
+def test_models_may_be_made_of_models_that_are_made():
+    inner = initial_parameters(MLP, [5])
+    outer = initial_parameters(lambda: replicas.made(MLP, 5), [0])
+    assert all(torch.equal(outer[name], p) for name, p in inner.items())
 
 
 class Drawn(nn.Module):
@@ -638,6 +706,8 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
         (lambda: batch_order(0.5, 60, 6, 1), "seed: 0.5; a whole number of 0 or more"),
         (lambda: initial_parameters(MLP, []), "seeds: none; at least one is needed"),
         (lambda: initial_parameters(MLP, [-1]), "seed: -1; a whole number of 0 or more"),
+        (lambda: initial_parameters(MLP, torch.tensor([0.0, 0.5])), "seed: 0.5; a whole number of 0 or more"),
+        (lambda: initial_parameters(MLP, [math.nan]), "seed: nan; a whole number of 0 or more"),
         (lambda: learning_rate_factors("triangle", 5), "schedule: 'triangle' is unknown"),
         (lambda: learning_rate_factors("linear", 5, 1), "warmup: 1; a share of the steps, from 0 to less than 1"),
         (lambda: learning_rate_factors("linear", 5, float("nan")), "warmup: nan; a share"),

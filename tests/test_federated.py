@@ -1,5 +1,6 @@
 """Federations: each client as it would train alone, what an average takes in, what it refuses and says so."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -198,19 +199,80 @@ def test_a_client_whose_training_diverges_is_left_out_by_itself(state):
     assert found.reports["reason"].str.contains("of 640 numbers of weight are not finite").all()
 
 
-def test_without_a_quorum_the_model_stays_and_it_is_said():
+@pytest.mark.parametrize("missed", [(2,), (0,), (0, 2)])
+def test_without_a_quorum_the_model_stays_and_it_is_said(missed):
+    """At a server, whose moments and count know nothing of such a round, as everywhere."""
+
     def reply(seed, turn, client, own):
-        return die(own) if client > 1 and turn == 2 else own
+        return die(own) if client > 1 and turn in missed else own
 
     found = trained(federation(reply=reply, quorum=3))
     at = found.reports.groupby(["client", "round"]).size()
-    assert dict(at) == {(-1, 2): 6, (2, 2): 6, (3, 2): 6}
+    assert dict(at) == {(client, turn): 6 for client in (-1, 2, 3) for turn in missed}
     reasons = found.reports.loc[found.reports["client"] == -1, "reason"]
     assert reasons.eq("2 replies for a quorum of 3: the model stays").all()
-    nobody = {(2, client) for client in range(4)}
-    for row, run in enumerate(RUNS[:3].itertuples()):
-        expected = by_hand(run, left_out=nobody)
-        torch.testing.assert_close(found.parameters["weight"][row], expected["weight"], **NEAR)
+    nobody = {(turn, client) for turn in missed for client in range(4)}
+    for row, run in enumerate(RUNS.itertuples()):
+        for name, expected in by_hand(run, left_out=nobody).items():
+            torch.testing.assert_close(found.parameters[name][row], expected, **NEAR)
+
+
+def test_a_server_counts_the_rounds_of_each_run_by_itself():
+    """Runs that miss other rounds than those beside them, and one that never has a quorum."""
+    missed = {0: {0, 1}, 1: {1}, 2: {0, 1, 2, 3}, 3: set()}
+    runs = RUNS.iloc[[5, 5, 5, 5, 0]].assign(seed=[0, 1, 2, 3, 3], weight_decay=[0.5, 0.1, 0.5, 1.0, 0.5])
+
+    def reply(seed, turn, client, own):
+        return die(own) if turn in missed[seed] else own
+
+    found = trained(federation(reply=reply), runs, chunk_size=len(runs))
+    for row, run in enumerate(runs.itertuples()):
+        nobody = {(turn, client) for turn in missed[run.seed] for client in range(4)}
+        for name, expected in by_hand(run, left_out=nobody).items():
+            torch.testing.assert_close(found.parameters[name][row], expected, **NEAR)
+
+
+def test_without_a_client_that_has_a_say_the_model_between_averages_is_the_global_one():
+    runs, steps = RUNS.iloc[:2], range(LOCAL + 2)
+    found = trained(federation(least_examples=31), runs, steps=2 * LOCAL, record=steps)
+    norms = found.table[found.table["metric"] == "weight norm"].pivot(index="seed", columns="step", values="value")
+    assert (norms.to_numpy() > 0).all() and (norms.nunique(axis=1) == 1).all() and len(norms.columns) == len(steps)
+
+
+def test_reports_have_the_columns_of_the_runs_as_they_were_given():
+    def reply(seed, turn, client, own):
+        return die(own) if (turn, client) == (1, 0) else own
+
+    for runs in (RUNS, RUNS.drop(columns=["pull", "server_lr"]).assign(schedule="cosine"), RUNS[RUNS["seed"] == 0]):
+        found = trained(federation(reply=reply, least_examples=6), runs, chunk_size=2)
+        assert list(found.reports) == [*runs, "round", "client", "reason"]
+        told = dict(found.reports.groupby(["client", "round"]).size())
+        assert told == dict.fromkeys([(0, 1), (2, -1), (3, -1)], len(runs))
+        for _, own in found.reports.groupby("client"):
+            given = own[list(runs)].sort_values(["seed", "arm"], ignore_index=True)
+            pd.testing.assert_frame_equal(given, runs.sort_values(["seed", "arm"], ignore_index=True))
+
+
+def test_clients_of_sequences_are_asked_at_every_place():
+    """Targets (N, T): each place counts as an example of its own would."""
+    sent = []
+
+    def pairs(seed):
+        both = {name: data(seed)[name] for name in ("train", "validation")}
+        return {name: tuple(t.unflatten(0, (-1, 2)) for t in part) for name, part in both.items()}
+
+    def reply(seed, turn, client, own):
+        sent.append(own)
+        return own
+
+    kind = Federation("even", lambda seed, y: list(torch.arange(len(y)).chunk(3)), 3, LOCAL, reply=reply)
+    options = {"steps": LOCAL, "batch_size": BATCH, "evaluate": ("validation",), "device": "cpu"}
+    found = train(Task("pairs", net, pairs), RUNS.iloc[:1], kind=kind, **options).table.set_index("metric")["value"]
+    x, y = data(0)["validation"]
+    said = torch.stack([(x @ own["weight"].T + own["bias"]).argmax(1) for own in sent])
+    agree = [(said[a] == said[b]).float().mean().item() for a in range(3) for b in range(a)]
+    assert found["validation client accuracy"] == pytest.approx((said == y).float().mean().item(), abs=1e-6)
+    assert found["validation client agreement"] == pytest.approx(np.mean(agree), abs=1e-6)
 
 
 def test_a_client_with_too_few_examples_takes_no_part_and_it_is_said_once():
@@ -285,6 +347,20 @@ def test_a_federation_that_cannot_be_is_refused(options, message):
 def test_runs_that_cannot_be_are_refused(change, options, message):
     with pytest.raises(ValueError, match=message):
         trained(federation(), RUNS.iloc[:1].assign(**change), **options)
+
+
+def test_a_decay_leads_to_one_place():
+    """To the start, which is the global model of the first round, or to where ``pull`` says."""
+    begun = replace(TASK, start=lambda seeds: initial_parameters(net, seeds))
+    options = {"steps": LOCAL, "batch_size": BATCH, "evaluate": (), "kind": federation(), "keep_parameters": True}
+    for decayed in (RUNS.iloc[[3]], RUNS.iloc[[4]]):
+        to_start = train(begun, decayed.assign(pull="origin", toward="start"), **options, device="cpu")
+        to_global = train(begun, decayed, **options, device="cpu")
+        torch.testing.assert_close(to_start.parameters["weight"], to_global.parameters["weight"], **NEAR)
+    for pull in ("global", "server"):
+        runs = RUNS.iloc[[0, 5]].assign(toward=["zero", "start"], pull=["origin", pull])
+        with pytest.raises(ValueError, match=f"runs: toward 'start' with pull '{pull}', .*; pull 'origin' or toward"):
+            train(begun, runs, **options, device="cpu")
 
 
 @pytest.mark.parametrize("shards", [[[0, 1], [1, 2], [3], [4]], [[0], [1], [2]], [[0], [1], [2], [60]]])

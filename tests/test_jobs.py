@@ -1,7 +1,9 @@
 """The same runs on other workers: processes of this machine, a Ray cluster; workers that die, jobs that fail."""
 
 import os
+import pickle
 import signal
+import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -137,6 +139,43 @@ def test_what_a_job_raises_is_raised_once(tmp_path):
 
     with joblib.parallel_config("loky", n_jobs=2), pytest.raises(KeyError, match="no such thing"):
         here(measure=fail)
+
+
+class TwoWords(Exception):
+    """Pickled by its arguments, of which it has kept one."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} {second}")
+
+
+def test_what_a_job_raises_is_told_where_it_cannot_travel_itself():
+    def fail(job):
+        raise TwoWords("no", "such thing")
+
+    with joblib.parallel_config("loky", n_jobs=2), pytest.raises(RuntimeError, match="TwoWords: no such thing"):
+        jobs.on_workers(fail, range(2))
+    with joblib.parallel_config("threading", n_jobs=2), pytest.raises(TwoWords):
+        jobs.on_workers(fail, range(2))
+
+
+def test_a_job_that_cannot_travel_is_no_dead_worker():
+    with joblib.parallel_config("loky", n_jobs=2):
+        with pytest.raises((pickle.PicklingError, TypeError), match="pickle"):
+            jobs.on_workers(lambda job: 0, [threading.Lock(), 1])
+        with pytest.raises((pickle.PicklingError, TypeError), match="pickle"):
+            jobs.on_workers(lambda job: threading.Lock(), range(2))
+
+
+def test_what_the_caller_raises_is_no_dead_worker():
+    told = []
+
+    def finished(job):
+        told.append(job)
+        raise ConnectionError("nobody listens")
+
+    with joblib.parallel_config("threading", n_jobs=2), pytest.raises(ConnectionError, match="nobody listens"):
+        jobs.on_workers(lambda job: job, range(2), finished)
+    assert len(told) == 1
 
 
 def test_every_job_gives_one_result_in_its_own_place():

@@ -135,6 +135,16 @@ def test_of_an_even_number_of_best_thresholds_it_is_the_lower_one_in_the_middle(
         assert metrics.best_threshold(scores, targets).item() == middle
 
 
+@pytest.mark.parametrize("scores", [[-3.2e38, -3e38], [3e38, 3.2e38], [1e9, 2e9], [-2e9, -1e9], [1e-45, 3e-45]])
+@pytest.mark.parametrize("targets", [[0, 1], [1, 0]])
+def test_the_best_threshold_of_scores_of_any_size_is_finite_and_as_good_as_it_says(scores, targets):
+    """Also where the sum of two scores overflows, and where 1 is less than what rounding leaves."""
+    scores, targets = torch.tensor([scores]), torch.tensor([targets])
+    threshold = metrics.best_threshold(scores, targets)
+    assert threshold.isfinite().all()
+    assert metrics.balanced_accuracy(scores, targets, threshold).item() == (1.0 if targets[0, 1] else 0.5)
+
+
 def test_accuracy_at_the_share_that_the_data_have_is_plain_accuracy():
     scores, targets = random_scores(ties=False)
     for i in range(6):
@@ -179,6 +189,12 @@ def test_a_probability_of_1_lies_in_the_last_bin():
     last, before = 1 - 1 / (1 + np.exp(3)), 1 / (1 + np.exp(1.7))
     assert metrics.calibration_error(scores, targets).item() == pytest.approx((last + before) / 5, rel=1e-5)
     assert metrics.calibration_error(scores, targets, bins=1).item() == pytest.approx((last - before) / 5, rel=1e-5)
+
+
+def test_a_number_of_bins_may_be_numpys():
+    scores, targets = random_scores(ties=False)
+    found = metrics.calibration_error(scores, targets, bins=np.int64(5))
+    assert torch.equal(found, metrics.calibration_error(scores, targets, bins=5))
 
 
 @pytest.mark.parametrize("bins", [0, -1, 2.5])

@@ -89,7 +89,7 @@ def test_replayed_steps_and_shared_batches_train_as_eager_steps_on_batches_of_ea
     for name, parameter in eager.parameters.items():
         torch.testing.assert_close(replayed.parameters[name], parameter, atol=2e-5, rtol=1e-4)
     pd.testing.assert_frame_equal(replayed.table, eager.table, atol=1e-3)
-    assert replayed.runs[list(RUNS)].equals(RUNS)
+    assert replayed.runs.equals(RUNS)
 
 
 def test_a_perturbation_that_asks_for_gradients_is_replayed(monkeypatch):

@@ -6,12 +6,21 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from .backends import BACKENDS, why_not_torch, why_not_triton
-from .coefficients import check_arguments, check_leading_axis, check_schedulable, decay_rate, is_vector, replicas_of
+from .coefficients import (
+    check_arguments,
+    check_leading_axis,
+    check_schedulable,
+    decay_rate,
+    is_vector,
+    noted,
+    replicas_of,
+    take_back,
+)
 from .entry import Entry
 from .explanation import Explanation
 from .options import DEFAULTS, max_norm_of, option, said
 from .plan import Plan
-from .state import MOMENTS, STATE_DTYPES, count, fit, new_state, state_dtype_of
+from .state import MOMENTS, count, fit, new_state, state_dtype_of
 from .watch import count_of_references
 
 
@@ -30,8 +39,9 @@ class AdamW(Optimizer):
     A vector (R,) for ``lr``, ``weight_decay``, ``l2`` or a beta gives each of R replicas, stacked along the leading
     axis of every parameter of the group, a value of its own: row r moves as it would alone under the r-th values.
     Vectors may be changed in place or replaced between steps, which is how they are scheduled: torch's schedulers know
-    one lr a group and are refused. They belong on the parameters' device; from another device they are copied at each
-    step, and from a GPU to the CPU that copy waits for the GPU.
+    one lr a group and are refused (ReduceLROnPlateau, which asks nobody, fails at its first reduction). They belong on
+    the parameters' device; from another device they are copied at each step, and from a GPU to the CPU that copy waits
+    for the GPU.
 
     Options that torch does not have stand in the groups too, where they are not at their defaults, and may be set there
     between steps: through a wrapper that hands on nothing but ``param_groups``, ``max_norm`` and ``explain`` as well.
@@ -55,7 +65,8 @@ class AdamW(Optimizer):
         l2: ℓ ≥ 0, Adam's coupled penalty, added to the gradient; a number, a 1-element tensor or a vector (R,).
         lr_independent: take the share λ itself from the parameter, whatever lr (0 stops both steps); with a torch
             scheduler, λ·lr/initial_lr, as in the paper, where a schedule multiplies both steps. A schedule that climbs
-            above its start needs to say how high, as OneCycleLR does: ``param_group["max_lr"]``.
+            above its start needs to say how high, as OneCycleLR does: ``param_group["max_lr"]``. ReduceLROnPlateau
+            does not say where it began: ``param_group["initial_lr"] = float(param_group["lr"])``, before it reduces.
         cautious: decay only coordinates that the gradient step does not lead away from 0 (Chen et al., 2025).
         stochastic_rounding: round bfloat16 parameters up or down at random with the right mean, so that steps below
             their precision add up; the random numbers are a hash of place and step, and a run repeats itself.
@@ -112,9 +123,6 @@ class AdamW(Optimizer):
             }
         )
         max_norm_of([{"max_norm": max_norm}])
-        if state_dtype not in (None, *STATE_DTYPES):
-            known = ", ".join(map(str, STATE_DTYPES))
-            raise ValueError(f"Invalid state_dtype: {state_dtype}; one of {known}, or None for the parameters'")
         if backend not in (None, *BACKENDS):
             raise ValueError(f"backend: {backend!r} is unknown; choose from {', '.join(map(repr, BACKENDS))} or None")
         defaults = {
@@ -134,7 +142,11 @@ class AdamW(Optimizer):
         self._backend = backend
         self._now = _Now()
         super().__init__(params, defaults)
-        self.max_norm, self.explain = max_norm, explain
+        if max_norm is not None:
+            max_norm_of([*self.param_groups, {"max_norm": max_norm}])  # a group may not have named another
+            self.max_norm = max_norm
+        if explain:
+            self.explain = True
         if fused:
             if differentiable:
                 raise RuntimeError("`fused` does not support `differentiable`")
@@ -196,13 +208,14 @@ class AdamW(Optimizer):
             replicas = replicas_of(group)
             max_norm_of(self.param_groups)
             for p in group["params"]:
+                state_dtype_of(p, group)
                 if not is_lazy(p):
                     check_leading_axis(p, replicas, group)
                     self._backend_of(p, group, replicas)
-        except ValueError:
+        except Exception:
             self.param_groups.pop()
             raise
-        self._now.vector_betas[id(group)] = tuple(map(is_vector, group["betas"]))
+        self._now.noted[id(group)] = noted(group)
 
     def explanation(self) -> dict[Tensor, Explanation]:
         """What the last step was made of, for each parameter that took part: {parameter: Explanation}.
@@ -251,6 +264,7 @@ class AdamW(Optimizer):
         state, entries, idle, index = self.__dict__["state"], [], [], 0
         before = {} if self._now.plan is None else self._now.plan.state_dtypes
         for group in self.param_groups:
+            self._now.noted[id(group)] = noted(group)
             replicas = replicas_of(group)
             recast = before.get(id(group), option(group, "state_dtype")) != option(group, "state_dtype")
             for p in group["params"]:
@@ -308,8 +322,14 @@ class AdamW(Optimizer):
 
     def __setattr__(self, name: str, value) -> None:
         if name == "step" and getattr(value, "_wrapped_by_lr_sched", False):  # by a torch scheduler, at its making
-            for group in self.param_groups:
-                check_schedulable(group, self._now.vector_betas.get(id(group), ()))
+            before = [self._now.noted.get(id(group), {}) for group in self.param_groups]
+            try:
+                for group, said_before in zip(self.param_groups, before, strict=True):
+                    check_schedulable(group, said_before)
+            except ValueError:
+                for group, said_before in zip(self.param_groups, before, strict=True):
+                    take_back(group, said_before)
+                raise
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict:
@@ -333,7 +353,7 @@ class AdamW(Optimizer):
                 if name in before:
                     group.setdefault(name, before[name])
             group["decoupled_weight_decay"] = True
-            now.vector_betas[id(group)] = tuple(map(is_vector, group["betas"]))
+            now.noted[id(group)] = noted(group)
             for p in group["params"]:
                 step = states[p].get("step") if p in states else None
                 if step is not None and not isinstance(step, Tensor):
@@ -379,7 +399,7 @@ class _Now:
         self.plan: Plan | None = None
         self.captured: list[Plan] = []  # plans whose memory graphs know, which may be replayed as long as this lives
         self.state_seen = True  # whether somebody asked for the state since the last look at it
-        self.vector_betas: dict[int, tuple[bool, ...]] = {}  # id of a group: which of its betas were given as vectors
+        self.noted: dict[int, dict] = {}  # id of a group: what it said of what torch's schedulers write to it
 
     def show_state(self) -> None:
         """Somebody asks for the state: nothing here keeps it alive if he throws some of it away."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from .options import option
 
 _NAMES = ("lr", "weight_decay", "l2", "betas[0]", "betas[1]")
+_NOTES = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr")  # of torch's schedulers
 
 
 def is_vector(value) -> bool:
@@ -19,7 +20,8 @@ def decay_rate(group: dict) -> float | Tensor:
     peak.
 
     torch's schedulers note in the group where lr began, ``initial_lr``, and OneCycleLR its peak, ``max_lr``. Without
-    either there is no schedule to follow: the factor is 1, and 0 where lr is 0, which stops both steps.
+    either there is no schedule to follow: the factor is 1, and 0 where lr is 0, which stops both steps. So it is under
+    ReduceLROnPlateau, which notes nothing: ``group["initial_lr"] = float(group["lr"])`` is for the user to say.
     (torch.distributed.checkpoint takes a step with lr = 0 to make a state.)
 
     Raises:
@@ -84,19 +86,36 @@ def check_leading_axis(p: Tensor, replicas: int | None, group: dict) -> None:
         )
 
 
-def check_schedulable(group: dict, vector_betas: tuple[bool, ...]) -> None:
+def noted(group: dict) -> dict:
+    """What a group says of what torch's schedulers write to it at their making, lr apart."""
+    return {name: group[name] for name in ("betas", *_NOTES) if name in group}
+
+
+def take_back(group: dict, before: dict) -> None:
+    """Have a group say again what it said ``before`` a scheduler was made, which is refused."""
+    if group.get("max_momentum") != before.get("max_momentum"):  # a cycle has put a number in the place of β₁
+        group["betas"] = before.get("betas", group["betas"])
+    for name in _NOTES:
+        group.pop(name, None)
+    group.update({name: value for name, value in before.items() if name in _NOTES})
+
+
+def check_schedulable(group: dict, before: dict) -> None:
     """Refuse torch's schedulers where they would give all replicas one lr, or one β₁ as cycles do.
 
     Raises:
-        ValueError: lr is a vector, or a beta was one (``vector_betas``) and a cycle has put a number in its place.
+        ValueError: lr is a vector, or a beta was one (in what :func:`noted` found ``before``) and a cycle has put a
+            number in its place.
     """
-    replaced = [i for i, was in enumerate(vector_betas) if was and not is_vector(group["betas"][i])]
+    betas = zip(before.get("betas", ()), group["betas"], strict=False)
+    replaced = [i for i, (old, new) in enumerate(betas) if is_vector(old) and not is_vector(new)]
     if not is_vector(group["lr"]) and not replaced:
         return
     name = f"betas[{replaced[0]}]" if replaced else "lr"
     raise ValueError(
         f"{name} holds one value for each replica, and torch's schedulers set one number a group; schedule it between "
-        "steps by hand: torch.mul(base_lr, factor, out=param_group['lr']), with cycle_momentum=False where there is one"
+        "steps by hand: torch.mul(base_lr, factor, out=param_group['lr']), with cycle_momentum=False where there is "
+        "one. CyclicLR overwrites lr before it can be refused: give the groups theirs again"
     )
 
 

@@ -11,8 +11,15 @@ STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def state_dtype_of(p: Tensor, group: dict) -> torch.dtype:
-    """The dtype of the moments: the group's ``state_dtype``, or the parameter's; a complex parameter keeps its own."""
+    """The dtype of the moments: the group's ``state_dtype``, or the parameter's; a complex parameter keeps its own.
+
+    Raises:
+        ValueError: the group's is none of ``STATE_DTYPES``.
+    """
     wanted = option(group, "state_dtype")
+    if wanted not in (None, *STATE_DTYPES):
+        known = ", ".join(map(str, STATE_DTYPES))
+        raise ValueError(f"Invalid state_dtype: {wanted}; one of {known}, or None for the parameters'")
     return p.dtype if wanted is None or p.is_complex() else wanted
 
 

@@ -1,6 +1,7 @@
 """The two backends that are made of torch's own operations: bundles of parameters of one group, updated together."""
 
 from contextlib import contextmanager
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class Bundle:
         self.device, self.replicas, self.sharding = entries[0].device, entries[0].replicas, sharding(entries[0].param)
         self.counts = None if self.group["differentiable"] or repeated else common_buffer(entries)
         self.watch = Watch(entries, by_address=False)
+        dtypes = (torch.float32, entries[0].dtype, *(e.grad_dtype for e in entries))
+        self.dtype_of_norms = reduce(torch.promote_types, dtypes).to_real()
         self.sums: dict[Tensor, Tensor] = {}
 
     def fits(self) -> bool:
@@ -34,7 +37,7 @@ class Bundle:
     def squares(self) -> Tensor:
         """Each replica's sum of squared gradients (R,)."""
         found = self.watch.found = self.watch.take()
-        dtype = torch.promote_types(self.entries[0].dtype, torch.float32).to_real()
+        dtype = self.dtype_of_norms
         total = torch.zeros(self.replicas, dtype=dtype, device=self.device)
         for g in found.present():
             g = numbers(g.resolve_conj())
@@ -58,9 +61,9 @@ class Bundle:
         if not entries or (found_inf is not None and found_inf.item()):
             return
         if grad_scale is not None:
-            grad_scale = grad_scale.squeeze()
+            grad_scale = grad_scale.squeeze().to(self.device)
             for g in grads:
-                g.div_(grad_scale.to(g.device))
+                g.div_(grad_scale)
         if not found.ordinary:
             grads = [g.resolve_conj().resolve_neg() for g in grads]
         if self.entries[0].dtype.is_complex:

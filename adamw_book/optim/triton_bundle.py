@@ -71,6 +71,7 @@ class TritonBundle:
         self.present: list[bool] | None = None  # who has one; None: everyone
         self.buffers: dict[str, Tensor] = {}
         self.sums: Tensor | None = None
+        self.found_inf: Tensor | None = None  # of the last step
         self.table = torch.from_numpy(self.host).to(self.device, copy=True)
         self.work = WorkTable(
             self.table, tensor_of_block, int(blocks.sum()), self.replicas, block, dtypes, self.compute_dtype, self.flags
@@ -115,7 +116,8 @@ class TritonBundle:
         max_norm: float | None,
         explain: bool,
     ) -> None:
-        """One launch. A ``found_inf`` of 1 skips the step, within the kernel where the counts are on the device."""
+        """One launch. A ``found_inf`` above 0 skips the step, within the kernel where the counts are on the device."""
+        self.sums, self.found_inf = None, found_inf
         if found_inf is not None and not self.flags.counts_on_device and found_inf.item():
             self.watch.found = None
             return
@@ -126,7 +128,8 @@ class TritonBundle:
             self.places = places
             for column, values in enumerate(places.T, start=Column.LR):
                 self._write(column, values[self.group_of])
-        self.sums = self._buffer("sums", (self.work.programs, 4), self.compute_dtype) if explain else None
+        if explain:
+            self.sums = self._buffer("sums", (self.work.programs, 4), self.compute_dtype)
         if self.work.programs:
             self.kernel.launch(
                 self.work,
@@ -147,8 +150,8 @@ class TritonBundle:
             self.captured, self.held = True, [e.moments for e in self.entries]  # a replay writes to them
 
     def explained(self) -> dict[Tensor, Tensor]:
-        """parameter → Σθ², Σd², Σu², Σdu of the last step that was to be explained, shape (R, 4)."""
-        if self.sums is None:
+        """parameter → Σθ², Σd², Σu², Σdu of the last step, shape (R, 4), if that was to be explained and was taken."""
+        if self.sums is None or (self.found_inf is not None and self.found_inf.item()):
             return {}
         by_block = self.sums.double().view(self.replicas, self.work.blocks_a_row, 4)
         totals = by_block.new_zeros(self.replicas, len(self.entries), 4)
@@ -157,10 +160,10 @@ class TritonBundle:
         return {e.param: totals[:, i].contiguous() for i, e in enumerate(self.entries) if took_part[i]}
 
     def _count(self, found_inf: Tensor | None) -> None:
-        """Count one step of those that have a gradient, none where ``found_inf`` is 1. A count that was changed from
-        outside is believed."""
+        """Count one step of those that have a gradient, none where ``found_inf``, which a scaler adds up over devices,
+        is above 0. A count that was changed from outside is believed."""
         if self.flags.counts_on_device:
-            one = 1 if found_inf is None else 1 - found_inf.to(self.device, self.steps.dtype).squeeze()
+            one = 1 if found_inf is None else (found_inf == 0).to(self.device, self.steps.dtype).squeeze()
             self.steps.add_(one if self.present is None else one * (self.table[Column.GRAD] != ABSENT))
             return
         if self.present is not None:

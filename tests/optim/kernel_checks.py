@@ -228,16 +228,17 @@ def check_layouts(device: str) -> None:
 
 
 def check_overflow_skips(device: str) -> None:
-    """found_inf = 1 leaves parameters, state and step counts as they were."""
+    """found_inf = 1, or 2 where two devices found one, leaves parameters, state and step counts as they were."""
     p = torch.ones(1030, device=device)
     p.grad = torch.ones_like(p)
     optimizer = AdamW([p], fused=True, backend="triton", lr=0.1)
     optimizer.step()
     before = [t.clone() for t in (p, *optimizer.state[p].values())]
-    optimizer.grad_scale, optimizer.found_inf = torch.ones(1, device=device), torch.ones(1, device=device)
-    optimizer.step()
-    for old, new in zip(before, (p, *optimizer.state[p].values()), strict=True):
-        assert torch.equal(old, new)
+    for found in (1.0, 2.0):
+        optimizer.grad_scale, optimizer.found_inf = (torch.full((1,), x, device=device) for x in (1.0, found))
+        optimizer.step()
+        for old, new in zip(before, (p, *optimizer.state[p].values()), strict=True):
+            assert torch.equal(old, new)
 
 
 def check_scaled_gradients_return_unscaled(device: str) -> None:

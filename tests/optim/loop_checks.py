@@ -203,6 +203,24 @@ def gradients_of_one_kind_after_another(device: str, backend: str | None) -> Non
     torch.testing.assert_close(p, q, **CLOSE)
 
 
+def gradients_wider_than_their_parameter(device: str, backend: str | None) -> None:
+    """float64 gradients of a float32 parameter, alone and beside others of its own: clipped as if they were narrow."""
+    for options in ({}, {"max_norm": 0.5}):
+        mine, theirs = ([nn.Parameter(random(i, 5, device=device)) for i in range(2)] for _ in "ab")
+        ours, torchs = AdamW(mine, lr=0.1, backend=backend, **options), torch.optim.AdamW(theirs, lr=0.1)
+        for step, wide in enumerate(((0, 1), (1,), ())):
+            for i, (p, q) in enumerate(zip(mine, theirs, strict=True)):
+                p.grad_dtype = None
+                q.grad = random(10 * step + i, 5, device=device)
+                p.grad = q.grad.double() if i in wide else q.grad.clone()
+            ours.step()
+            if options:
+                nn.utils.clip_grad_norm_(theirs, 0.5)
+            torchs.step()
+        for p, q in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(p, q, **CLOSE)
+
+
 def scaled_gradients_of_another_layout(device: str, backend: str | None) -> None:
     """The gradients of a scaled step are unscaled in place, whatever their layout; clipped by the norm or not."""
     for max_norm in (None, 1.0):
@@ -339,7 +357,8 @@ CHECKS = {
     for check in (
         conjugated_gradients, infinite_parameters, nan_spreads_as_in_torch, gradients_that_are_views_of_a_bucket,
         moments_are_let_go, sets_of_gradients, one_gradient_among_many,
-        gradients_of_one_kind_after_another, scaled_gradients_of_another_layout, the_same_parameter_twice,
+        gradients_of_one_kind_after_another, gradients_wider_than_their_parameter,
+        scaled_gradients_of_another_layout, the_same_parameter_twice,
         random_bits_beyond_two_to_the_24, state_dtype_changes, options_through_the_groups, unfit_states_are_named,
     )
 }  # fmt: skip

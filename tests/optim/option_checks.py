@@ -300,6 +300,18 @@ def explanation_of_replicas(device: str, backend: str | None) -> None:
                 torch.testing.assert_close(mine[r], theirs, rtol=1e-5, atol=1e-7)
 
 
+def explanation_of_a_skipped_step(device: str, backend: str | None) -> None:
+    """A step that an overflow keeps from being taken is made of nothing, whatever the one before was made of."""
+    for options in ({}, {"fused": True}):
+        params = tensors(device=device)
+        ours = AdamW(params, explain=True, backend=backend, **options)
+        for found_inf in (1.0, 0.0, 1.0, 0.0, 2.0):
+            give(params, tensors(seed=1, device=device))
+            ours.grad_scale, ours.found_inf = (torch.full((1,), x, device=device) for x in (1.0, found_inf))
+            ours.step()
+            assert set(ours.explanation()) == (set() if found_inf else set(params))
+
+
 def explanation_changes_nothing(device: str, backend: str | None) -> None:
     """The step is the same with and without; asked for in turn."""
     results = []
@@ -333,6 +345,6 @@ CHECKS = {
         lr_independent_of_another_peak, cautious, max_norm, max_norm_replicas, max_norm_of_scaled_gradients,
         max_norm_meets_infinity, stochastic_rounding, stochastic_rounding_as_the_reference,
         stochastic_rounding_of_one_replica, state_in_float32, explanation, explanation_of_replicas,
-        explanation_changes_nothing, parameter_modules_own_names,
+        explanation_of_a_skipped_step, explanation_changes_nothing, parameter_modules_own_names,
     )
 }  # fmt: skip

@@ -10,6 +10,7 @@ from loop_checks import CHECKS, CLOSE
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR
 from torch.testing._internal.two_tensor import TwoTensor
 
 from adamw_book.optim import AdamW, watch
@@ -62,6 +63,17 @@ def test_fake_tensors(options):
             model(torch.ones(1, 3)).sum().backward()
             optimizer.step()
         assert optimizer.state[model.weight]["exp_avg"].shape == (2, 3) and optimizer.backend == "reference"
+
+
+def test_a_scale_on_another_device():
+    """A scaler's is on the device of its first scaled loss, of a model that may be spread over several."""
+    with FakeTensorMode():
+        p = nn.Parameter(torch.ones(3))
+        p.grad = torch.ones(3)
+        optimizer = AdamW([p], fused=True, max_norm=1.0, backend="reference")
+        optimizer.grad_scale = torch.ones(1, device="cuda")
+        optimizer.step()
+        assert p.grad.device == optimizer.state[p]["exp_avg"].device == torch.device("cpu")
 
 
 def test_lazy_modules():
@@ -125,6 +137,51 @@ def test_torchs_schedulers_refuse_a_learning_rate_for_each_replica(name):
     optimizer = AdamW([nn.Parameter(torch.ones(3, 2))], lr=torch.tensor([0.1, 0.2, 0.3]))
     with pytest.raises(ValueError, match=r"lr holds one value for each replica, and torch's schedulers set one number"):
         SCHEDULERS[name](optimizer)
+
+
+@pytest.mark.parametrize("name", [*SCHEDULERS, "SWALR"])
+def test_a_refused_scheduler_leaves_the_groups_as_they_were(name):
+    """But for lr under CyclicLR, of which the message says so: what is written there is overwritten."""
+    params, lr = [nn.Parameter(torch.ones(3, 2)) for _ in range(2)], torch.tensor([0.1, 0.2, 0.3])
+    betas = (torch.tensor([0.9, 0.8, 0.7]), 0.99)
+    groups = [{"params": params[:1], "lr": 0.5, "initial_lr": 0.7}, {"params": params[1:], "betas": betas}]
+    optimizer = AdamW(groups, lr=lr, lr_independent=True)
+    before = [dict(group) for group in optimizer.param_groups]
+    make = (SCHEDULERS | {"SWALR": lambda o: SWALR(o, 0.05)})[name]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="holds one value for each replica.* CyclicLR overwrites lr before it can"):
+            make(optimizer)
+        for group, old in zip(optimizer.param_groups, before, strict=True):
+            assert group.keys() == old.keys()
+            assert all(group[name] is old[name] for name in group if name != "lr")
+            assert group["lr"] is old["lr"] or name == "CyclicLR"
+    assert lr.tolist() == torch.tensor([0.1] * 3 if name == "CyclicLR" else [0.1, 0.2, 0.3]).tolist()
+
+
+@pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1)], ids=["number", "tensor"])
+def test_the_decay_follows_a_plateau_where_the_group_says_where_lr_began(lr):
+    """The line in the docstring; without it nothing tells the decay that lr was reduced."""
+    for documented, share in ((True, 0.01), (False, 0.02)):
+        p = nn.Parameter(torch.ones(1, dtype=torch.float64))
+        optimizer = AdamW([p], lr=copy.deepcopy(lr), weight_decay=0.02, lr_independent=True)
+        if documented:
+            for param_group in optimizer.param_groups:
+                param_group["initial_lr"] = float(param_group["lr"])
+        plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+        for loss in (1.0, 1.0):
+            plateau.step(loss)
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+        assert p.item() == pytest.approx(1 - share)
+
+
+def test_a_plateau_does_not_reduce_the_learning_rates_of_replicas_in_silence():
+    optimizer = AdamW([nn.Parameter(torch.ones(3, 2))], lr=torch.tensor([0.1, 0.2, 0.3]))
+    plateau = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+    plateau.step(1.0)
+    with pytest.raises((RuntimeError, ValueError), match="element.* converted to"):
+        plateau.step(1.0)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

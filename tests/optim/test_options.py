@@ -51,6 +51,42 @@ def test_unfit_options(kwargs, message):
         AdamW(tensors([(3,)]), **kwargs)
 
 
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float8_e4m3fn, "float32"], ids=str)
+def test_an_unfit_state_dtype_is_refused_wherever_it_is_said(dtype, backend):
+    """In the group that brings it, of complex and lazy parameters too, and between steps, where nothing moves."""
+    p, message = nn.Parameter(torch.ones(3)), "Invalid state_dtype: .*; one of torch.float32, .*, or None"
+    for odd in (p, nn.Parameter(torch.ones(3, dtype=torch.cfloat)), nn.UninitializedParameter()):
+        with pytest.raises(ValueError, match=message):
+            AdamW([{"params": [odd], "state_dtype": dtype}], backend=backend)
+    optimizer = AdamW([p], backend=backend)
+    with pytest.raises(ValueError, match=message):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "state_dtype": dtype})
+    assert len(optimizer.param_groups) == 1
+    for _ in range(2):
+        p.grad = torch.ones(3)
+        optimizer.step()
+        optimizer.param_groups[0]["state_dtype"], before = dtype, p.detach().clone()
+        with pytest.raises(ValueError, match=message):
+            optimizer.step()
+        assert torch.equal(p, before)
+        optimizer.param_groups[0]["state_dtype"] = None
+    assert optimizer.state[p]["step"] == 2
+
+
+def test_options_given_in_a_group_stay():
+    """Clipping and the explanation, too, whose arguments are None and False; the optimizer whose groups are handed on
+    keeps them as well. An argument that says otherwise is refused."""
+    p, q = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    old = AdamW([{"params": [p]}, {"params": [q], "max_norm": 1.0, "explain": True}])
+    new = AdamW(old.param_groups, lr=0.1, backend="reference")
+    assert [(o.max_norm, o.explain) for o in (old, new)] == [(1.0, True)] * 2
+    with pytest.raises(ValueError, match=r"Invalid max_norm value: .*2\.0.*; .* the same for all groups"):
+        AdamW([{"params": [p], "max_norm": 1.0}], max_norm=2.0)
+    same = AdamW([{"params": [p], "max_norm": 1.0}, {"params": [q]}], max_norm=1.0)
+    assert same.max_norm == 1.0 and not same.explain
+
+
 def test_explanation_must_be_asked_for_before():
     params = tensors([(3,)])
     optimizer = AdamW(params)

@@ -227,6 +227,8 @@ def test_a_group_that_does_not_fit_is_not_added():
     optimizer = AdamW([nn.Parameter(p) for p in stacked()], lr=VECTORS["lr"])
     with pytest.raises(ValueError, match="got 6 values and a parameter of shape"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))]})
+    with pytest.raises(TypeError):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(R))], "betas": 0.9})
     assert len(optimizer.param_groups) == 1
 
 

@@ -92,7 +92,7 @@ def attacked(task: Task, radius: bool = True) -> Callable[[Result, Sequence[str]
             values["test L∞ radius"] = mean_radius(task, result, "test")
         steps = result.table["step"].max()
         tables = [result.runs.assign(step=steps, metric=m, value=v.double().numpy()) for m, v in values.items()]
-        return pd.concat(tables, ignore_index=True)[list(result.table.columns)]
+        return pd.concat(tables, ignore_index=True)
 
     return judge
 

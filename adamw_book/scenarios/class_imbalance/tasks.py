@@ -188,8 +188,7 @@ def judge_on_test(task: Task, share: float, result: Result, splits: Sequence[str
         values[f"test balanced accuracy, {name}"] = metrics.balanced_accuracy(logits, targets, threshold)
         values[f"test recall, {name}"] = metrics.recall(logits, targets, threshold)
     step = int(result.table["step"].max())
-    runs = result.runs[[name for name in result.runs if name in result.table]]
-    frames = [runs.assign(step=step, metric=name, value=v.double().numpy()) for name, v in values.items()]
+    frames = [result.runs.assign(step=step, metric=name, value=v.double().numpy()) for name, v in values.items()]
     return pd.concat(frames, ignore_index=True)
 
 

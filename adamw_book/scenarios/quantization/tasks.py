@@ -78,7 +78,7 @@ def quantising(task: Task, schemes: Mapping[str, Sequence[str]]) -> Callable[[Re
                 values |= {f"{split} accuracy at {name}": after, f"{split} accuracy change at {name}": after - before}
         step = last["step"].iloc[0]
         rows = [result.runs.assign(step=step, metric=m, value=v.double().numpy()) for m, v in values.items()]
-        return pd.concat(rows, ignore_index=True)[list(table.columns)]
+        return pd.concat(rows, ignore_index=True)
 
     return judge
 

@@ -26,7 +26,7 @@ from adamw_book.data import generator
 from adamw_book.evidence import Claim, Effect, paired
 from adamw_book.ledger import Study, probe_rows
 from adamw_book.optim import AdamW
-from adamw_book.replicas import batch_order
+from adamw_book.replicas import batch_order, made
 from adamw_book.schedules import learning_rate_factors
 
 PACKAGES = ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "xml")
@@ -142,9 +142,8 @@ def fine_tune(weight_decay: float, warmup: float, seed: int, settings: Mapping =
     the first steps (which includes how batches differ); "update over weight", its mean over the same; LEFT, the norm of
     the body's matrices over that at the start, at the end of the warm-up; "train loss" of the last ten batches."""
     encoder, numbers = pre_trained()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(seed, "weights").initial_seed())
-        model = Classifier(encoder, encoder.config.hidden_size, len(settings["packages"])).eval()  # without dropout
+    classes = len(settings["packages"])
+    model = made(lambda: Classifier(encoder, encoder.config.hidden_size, classes).eval(), seed)  # without dropout
     splits = {name: (numbers(found), labels) for name, (found, labels) in texts(seed, settings).items()}
     named = dict(model.named_parameters())
     optimizer = AdamW(
