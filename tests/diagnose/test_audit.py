@@ -96,6 +96,30 @@ def test_a_scheduler_or_a_function_once_an_epoch():
     assert by_epoch.table["remaining"][0] == pytest.approx(left, rel=1e-12)
 
 
+def test_a_scheduler_that_holds_another_is_no_wrapper_to_be_taken_off():
+    class Halved(lr_scheduler.LRScheduler):
+        def __init__(self, optimizer, scheduler):
+            self.scheduler = scheduler
+            super().__init__(optimizer)
+
+        def get_lr(self):
+            return [lr / 2 for lr in self.base_lrs]
+
+    optimizer = torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0)
+    schedule = Halved(optimizer, lr_scheduler.StepLR(optimizer, 1, 0.1))
+    assert audit(optimizer, steps=20, schedule=schedule).table["timescales_in_run"][0] == pytest.approx(0.1)
+
+
+def test_parameters_that_were_appended_have_no_name():
+    model = Model()
+    optimizer = torch.optim.AdamW([("norm.weight", model.norm.weight)], lr=1e-2)
+    optimizer.param_groups[0]["params"] += [model.hidden.weight, model.gain]
+    assert audit(optimizer, steps=100).table["kind"].tolist() == ["matrix", "norm", "vector"]
+    optimizer.param_groups[0]["params"] = [model.hidden.weight]
+    optimizer.param_groups[0]["param_names"] = ["norm.weight", "hidden.weight"]  # which is whose is not known
+    assert audit(optimizer, steps=100).table["kind"].tolist() == ["matrix"]
+
+
 def test_parameters_that_a_scheduler_holds_are_not_copied():
     class Heavy(nn.Parameter):
         def __deepcopy__(self, memo):
@@ -210,6 +234,17 @@ def test_training_arguments():
         assert message in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["adamw_8bit", "adamw_torch_4bit", "paged_adamw_8bit", "paged_adamw_32bit"])
+def test_names_under_which_the_trainer_makes_an_adamw(name: str):
+    assert audit(arguments(optim=name, max_steps=9, weight_decay=0.1)).table["decay"].tolist() == ["decoupled"]
+
+
+@pytest.mark.parametrize("name", ["paged_lion_8bit", "paged_ademamix_32bit", "galore_adamw", "schedule_free_adamw"])
+def test_names_under_which_it_makes_another_optimizer_or_other_groups(name: str):
+    with pytest.raises(ValueError, match=f"optim: '{name}' is no AdamW, or not the Trainer's groups; audit the"):
+        audit(arguments(optim=name, max_steps=9))
+
+
 @pytest.mark.parametrize(("accumulated", "steps"), [(1, 3 * 126), (4, 3 * 32)])
 def test_the_last_step_of_an_epoch_may_be_a_smaller_one(accumulated: int, steps: int):
     found = audit(arguments(weight_decay=0.1, gradient_accumulation_steps=accumulated), dataset_size=1001)
@@ -255,6 +290,10 @@ BAD = [
     ),
     (
         lambda: audit((o := broken()), steps=9, schedule=lr_scheduler.ReduceLROnPlateau(o)),
+        "schedule: ReduceLROnPlateau follows a loss",
+    ),
+    (
+        lambda: audit((o := broken()), steps=9, schedule=SimpleNamespace(scheduler=lr_scheduler.ReduceLROnPlateau(o))),
         "schedule: ReduceLROnPlateau follows a loss",
     ),
 ]  # fmt: skip
