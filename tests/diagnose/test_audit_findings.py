@@ -357,6 +357,8 @@ def test_a_penalty_beside_a_decay_of_0_is_coupled_and_not_nothing():
     assert codes(audit(beside, steps=50)) == ["coupled"]
     beside.param_groups[0]["l2"] = 0.0
     assert codes(audit(beside, steps=50)) == ["no_decay"]
+    still = adamw_book.AdamW([w], lr=0.0, weight_decay=0.0, l2=0.1)
+    assert codes(audit(still, steps=50)) == ["no_rate"]
 
 
 def test_a_decay_beside_a_penalty_is_decoupled():

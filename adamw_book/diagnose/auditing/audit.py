@@ -99,7 +99,12 @@ def audit(
     optimizer = torch_optimizer(optimizer)
     lrs, decays = rates(optimizer, steps, schedule, warmup, final, schedule_interval)
     parameters = parameters_of(optimizer, model)
-    how = _how(optimizer, lrs, decays)
+    # The coupled penalties beside weight_decay, as adamw_book.AdamW takes them
+    penalties = [
+        0.0 if group.get("l2") is None else value_of(group, "l2", f"in group {i}")
+        for i, group in enumerate(optimizer.param_groups)
+    ]
+    how = _how(optimizer, lrs, decays, penalties)
     total = sum(p.tensor.numel() for p in parameters)
     rows, findings = [], []
     for i, group in enumerate(optimizer.param_groups):
@@ -108,7 +113,7 @@ def audit(
         for kind in kinds:
             those = [p for p in parameters if i in p.groups and p.kind == kind]
             row = _row(those, lrs[i], decays[i], how[i], beta1, epochs_per_step)
-            coefficient = decays[i].max() or _penalty(group, i)
+            coefficient = decays[i].max() or penalties[i]
             row["comparable_l2"], row["comparable_decay"] = _comparable(optimizer, group, those, coefficient, how[i])
             rows.append({"group": i, "kind": kind, "tensors": len(those), **_count(those, total), **row})
         if lrs[i].max() == 0:
@@ -131,16 +136,17 @@ def audit(
     findings += _of_schedule(optimizer, lrs, schedule, schedule_interval)
     largest = [float(d.max()) for d in decays]
     matrices = [p for p in parameters if p.groups and p.kind in ("matrix", "flat") and p.tensor.requires_grad]
-    if not any(largest[i] > 0 or how[i].how != "none" for p in matrices or parameters for i in p.groups):
+    if not any(largest[i] or penalties[i] for p in matrices or parameters for i in p.groups):
         findings += of_course({}, 0.0, 0.0, 0.9, " for every matrix" if matrices and any(largest) else "")
+    rounded = [_rounded(*those) for those in zip(optimizer.param_groups, lrs, decays, how, strict=True)]
+    at_random = [bool(group.get("stochastic_rounding")) for group in optimizer.param_groups]
+
+    def share(p: Parameter) -> float:
+        return max(math.inf if at_random[i] and p.tensor.dtype == torch.bfloat16 else rounded[i] for i in p.groups)
+
     peaks = {f"{lr.max():g}" for lr in lrs}
-    findings += of_parameters(
-        parameters,
-        lambda p: max(largest[i] for i in p.groups),
-        lambda p: max(_rounded(p, optimizer.param_groups[i], lrs[i], decays[i], how[i]) for i in p.groups),
-        peaks.pop() if len(peaks) == 1 else "…",
-        model is not None,
-    )
+    lr = peaks.pop() if len(peaks) == 1 else "…"
+    findings += of_parameters(parameters, lambda p: max(largest[i] for i in p.groups), share, lr, model is not None)
     return Audit(pd.DataFrame(rows), sort(findings))
 
 
@@ -148,12 +154,7 @@ def _beta1(group: dict) -> float:
     return float(group["betas"][0]) if "betas" in group else float(group.get("momentum", 0.0))
 
 
-def _penalty(group: dict, i: int) -> float:
-    """A group's coupled penalty beside its weight_decay, as :class:`adamw_book.AdamW` takes it."""
-    return 0.0 if group.get("l2") is None else value_of(group, "l2", f"in group {i}")
-
-
-def _how(optimizer: Optimizer, lrs: np.ndarray, decays: np.ndarray) -> list[Decay]:
+def _how(optimizer: Optimizer, lrs: np.ndarray, decays: np.ndarray, penalties: list[float]) -> list[Decay]:
     """How each group's decay acts; groups that differ in nothing but the size of their coefficients are tried once."""
     tried, found = {}, []
     for i, group in enumerate(optimizer.param_groups):
@@ -161,7 +162,7 @@ def _how(optimizer: Optimizer, lrs: np.ndarray, decays: np.ndarray) -> list[Deca
         rest = {key: str(value) for key, value in group.items() if key not in ("params", "param_names", "weight_decay")}
         key = (axes, lrs[i].max(), *sorted(rest.items()))
         if decays[i].max() == 0 or lrs[i].max() == 0:
-            found.append(Decay("coupled, adaptive" if _penalty(group, i) and lrs[i].max() else "none"))
+            found.append(Decay("coupled, adaptive" if penalties[i] and lrs[i].max() else "none"))
             continue
         if key not in tried:
             tried[key] = decay_of(optimizer, group, float(lrs[i].max()), axes)
@@ -175,11 +176,9 @@ def _shares(lr: np.ndarray, weight_decay: np.ndarray, how: Decay) -> np.ndarray:
         return np.where(lr > 0, shares, 0.0) if how.lr_independent else shares * lr
 
 
-def _rounded(p: Parameter, group: dict, lr: np.ndarray, weight_decay: np.ndarray, how: Decay) -> float:
-    """The largest share that a group's decay takes from a parameter and rounds to the nearest number; inf where it
-    rounds at random, and where decay takes no share of its own."""
-    at_random = p.tensor.dtype == torch.bfloat16 and group.get("stochastic_rounding")
-    if at_random or how.how not in ("decoupled", "coupled"):
+def _rounded(group: dict, lr: np.ndarray, weight_decay: np.ndarray, how: Decay) -> float:
+    """The largest share of a weight that a group's decay takes in a step; inf where it takes no share of its own."""
+    if how.how not in ("decoupled", "coupled"):
         return math.inf
     share = float(_shares(lr, weight_decay, how).max())
     if how.how == "decoupled":

@@ -103,8 +103,8 @@ def of_parameters(
         "flat",
         "note",
         flat,
-        "{} {are} flat, as FSDP keeps them: what of it belongs to matrices and what to biases, norms or gains, and who "
-        "is decayed with whom, is not told.",
+        "{} {are} flat, as FSDP keeps parameters: what belongs to matrices there and what to biases, norms or gains, "
+        "which would decay with them, is not told.",
         "FSDP(model, use_orig_params=True)  # or audit before it is wrapped",
     )
     find(
