@@ -118,6 +118,37 @@ def test_coupled_l2_pulls_hardest_where_gradients_are_small():
     assert 1e-2 / 1.5 < found.table["comparable_decay"][0] < 10
 
 
+def test_what_is_named_for_a_coupled_decay_pulls_as_hard():
+    w = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
+    optimizer = torch.optim.Adam([w], lr=1e-4, weight_decay=0.1, eps=1e-3)
+    w.grad = torch.full_like(w, 5e-3)
+    optimizer.step()
+    found = audit(optimizer, steps=100)
+    assert found.table["comparable_decay"][0] == pytest.approx(0.1 / (5e-3 + 1e-3))  # what the gradient is divided by
+    assert found.findings[0].fix == "optimizer = torch.optim.AdamW(params, lr=0.0001, weight_decay=17)"
+    new = torch.optim.Adam([matrix()], lr=1e-4, weight_decay=0.1)
+    assert "weight_decay=0.1)" in audit(new, steps=100).findings[0].fix
+
+
+def test_only_what_should_be_exempt_is_decayed():
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(
+        [{"params": [model.weight], "weight_decay": 0.0}, {"params": [model.bias], "weight_decay": 1.0}], lr=1e-2
+    )
+    found = {finding.code: finding.text for finding in audit(optimizer, model, 50).findings}
+    assert set(found) == {"no_decay", "exempt_decayed"}
+    assert found["no_decay"].startswith("weight_decay is 0 for every matrix: ")
+
+
+def test_the_numbers_in_a_text_are_those_of_the_run():
+    [text] = [f["text"] for f in audit_numbers(0.1, 2.0, 100, beta1=0.9)["findings"] if "momentum" in f["code"]]
+    assert "reaches 0.2: a weight is forgotten within 5 steps" in text and "forgets a gradient (10 steps)" in text
+    [found] = audit_numbers(1e-3, 0.1, 400)["findings"]
+    assert f"{100 * (1 - 1e-4) ** 400:.4g}% of the initial weights would be left" in found["text"]
+    [found] = audit_numbers(1e-2, 1.0, 100, "linear", 60)["findings"]
+    assert found["text"].startswith("58% of the decay falls before") and found["fix"].startswith("warmup=5 ")
+
+
 @shows("exempt_decayed")
 def test_exempt_parameters_that_are_decayed_and_the_groups_that_mend_it():
     model = Model()

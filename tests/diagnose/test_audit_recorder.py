@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from specimens import Doubled
 from torch import nn
 
 import adamw_book
@@ -190,6 +191,32 @@ def test_an_optimizer_of_which_no_copy_can_be_stepped_is_recorded_without_a_deca
             w.grad = torch.ones(2, 2)
             optimizer.step()
         assert recorder.table()["gradient_norm"].tolist() == pytest.approx([2e-2])
+
+
+@pytest.mark.parametrize("make", [
+    lambda w: Doubled([w], lr=1e-2, weight_decay=0.5),
+    lambda w: adamw_book.AdamW([w], lr=1e-2, weight_decay=1e-2, lr_independent=True),
+])  # fmt: skip
+def test_a_share_that_is_not_lr_times_weight_decay(make):
+    optimizer = make(w := nn.Parameter(torch.ones(2, 2)))
+    with DecayRecorder(optimizer) as recorder:
+        for _ in range(5):
+            w.grad = torch.zeros(2, 2)
+            optimizer.step()
+    table = recorder.table()
+    np.testing.assert_allclose(table["decay_norm"], 1e-2 * table["param_norm"], rtol=1e-4)
+    np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)
+    np.testing.assert_allclose(table["equilibrium_norm"], 1e-2 * np.sqrt(4 / 2e-2), rtol=1e-4)
+
+
+def test_the_cosine_is_1_where_the_gradient_shrinks_the_weights_too():
+    for sign in (1.0, -1.0):
+        for kind in (adamw_book.AdamW, torch.optim.AdamW):
+            optimizer = kind([w := nn.Parameter(torch.ones(2, 2))], lr=1e-2, weight_decay=0.5)
+            with DecayRecorder(optimizer) as recorder:
+                w.grad = torch.full((2, 2), sign)
+                optimizer.step()
+            assert recorder.table()["cosine"].tolist() == pytest.approx([sign], rel=1e-4)
 
 
 def test_a_warm_up_from_0_below_the_rate_of_the_trial():
