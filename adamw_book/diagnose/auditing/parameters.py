@@ -88,7 +88,7 @@ def parameters_of(optimizer: Optimizer, model: nn.Module | None = None) -> list[
                 names[id(tensor)].append(name)
                 kinds.setdefault(id(tensor), kind_of(name, tensor, module))
     for i, group in enumerate(optimizer.param_groups):
-        given = group.get("param_names", [])
+        given = group.get("param_names") or []
         missing = len(group["params"]) - len(given)  # parameters that were appended without a name
         given = [*given, *[None] * missing] if missing >= 0 else [None] * len(group["params"])
         for tensor, name in zip(group["params"], given, strict=True):
