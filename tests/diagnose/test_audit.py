@@ -96,6 +96,30 @@ def test_a_scheduler_or_a_function_once_an_epoch():
     assert by_epoch.table["remaining"][0] == pytest.approx(left, rel=1e-12)
 
 
+def test_a_scheduler_that_holds_another_is_no_wrapper_to_be_taken_off():
+    class Halved(lr_scheduler.LRScheduler):
+        def __init__(self, optimizer, scheduler):
+            self.scheduler = scheduler
+            super().__init__(optimizer)
+
+        def get_lr(self):
+            return [lr / 2 for lr in self.base_lrs]
+
+    optimizer = torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0)
+    schedule = Halved(optimizer, lr_scheduler.StepLR(optimizer, 1, 0.1))
+    assert audit(optimizer, steps=20, schedule=schedule).table["timescales_in_run"][0] == pytest.approx(0.1)
+
+
+def test_parameters_that_were_appended_have_no_name():
+    model = Model()
+    optimizer = torch.optim.AdamW([("norm.weight", model.norm.weight)], lr=1e-2)
+    optimizer.param_groups[0]["params"] += [model.hidden.weight, model.gain]
+    assert audit(optimizer, steps=100).table["kind"].tolist() == ["matrix", "norm", "vector"]
+    optimizer.param_groups[0]["params"] = [model.hidden.weight]
+    optimizer.param_groups[0]["param_names"] = ["norm.weight", "hidden.weight"]  # which is whose is not known
+    assert audit(optimizer, steps=100).table["kind"].tolist() == ["matrix"]
+
+
 def test_parameters_that_a_scheduler_holds_are_not_copied():
     class Heavy(nn.Parameter):
         def __deepcopy__(self, memo):
@@ -159,6 +183,21 @@ def test_a_decay_that_ignores_lr():
     assert found.table["remaining"][0] == pytest.approx(0.999**100) and codes(found) == ["lr_independent"]
 
 
+def test_a_decay_that_ignores_lr_rests_where_lr_is_0_and_has_the_floor_of_the_largest_share():
+    w = matrix()
+    optimizer = adamw_book.AdamW([w], lr=1e-3, weight_decay=1e-2, lr_independent=True)
+    factors = [0.0, 0.5, 1.0, 0.0]
+    found = audit(optimizer, steps=4, schedule=factors)
+    for factor in factors:
+        w.grad, optimizer.param_groups[0]["lr"] = torch.zeros(2, 2), 1e-3 * factor
+        optimizer.step()
+    assert found.table["remaining"][0] == pytest.approx(w[0, 0].item(), rel=1e-6)
+    [note] = [finding.text for finding in found.findings if finding.code == "lr_independent"]
+    assert "takes the share 0.01 itself, which torch's AdamW would take with weight_decay=10." in note
+    # the share is as large at half of the rate, where it comes first
+    assert found.table["noise_floor"][0] == pytest.approx(5e-4 / math.sqrt(2e-2))
+
+
 class Closure(torch.optim.AdamW):
     def step(self, closure):
         super().step(closure)
@@ -210,6 +249,38 @@ def test_training_arguments():
         assert message in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["adamw_8bit", "adamw_torch_4bit", "paged_adamw_8bit", "paged_adamw_32bit"])
+def test_names_under_which_the_trainer_makes_an_adamw(name: str):
+    assert audit(arguments(optim=name, max_steps=9, weight_decay=0.1)).table["decay"].tolist() == ["decoupled"]
+
+
+@pytest.mark.parametrize("name", ["paged_lion_8bit", "paged_ademamix_32bit", "galore_adamw", "schedule_free_adamw"])
+def test_names_under_which_it_makes_another_optimizer_or_other_groups(name: str):
+    with pytest.raises(ValueError, match=f"optim: '{name}' is no AdamW, or not the Trainer's groups; audit the"):
+        audit(arguments(optim=name, max_steps=9))
+
+
+def test_what_the_trainer_makes_of_its_arguments():
+    settings = {"weight_decay": 0.1, "learning_rate": 1e-2, "max_steps": 200}
+    # every device takes its own batch, of the size that the Trainer found to fit
+    for changed, epochs in (({}, 1.6), ({"world_size": 2}, 3.2), ({"world_size": 2, "train_batch_size": 2}, 0.8)):
+        found = audit(arguments(**settings | changed), dataset_size=1000)
+        assert found.table["epochs"][0] == pytest.approx(epochs)
+    for changed, steps in (({"warmup_ratio": 0.1}, 20), ({"warmup_steps": 10, "warmup_ratio": 0.1}, 10)):
+        assert audit(arguments(**settings | changed)).table["warmup_steps"][0] == steps
+    for kind, steps in (("constant", 0), ("constant_with_warmup", 10)):
+        found = audit(arguments(**settings, warmup_steps=10, lr_scheduler_type=kind))
+        assert found.table["warmup_steps"][0] == steps
+    found = audit(arguments(**settings, adam_beta1=0.5, adam_beta2=0.8, lr_scheduler_type="constant"))
+    assert found.table["rotation_per_step"][0] == pytest.approx(math.sqrt(2e-3 / 3))
+    # a LayerNorm is exempt whatever its name
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    found = audit(arguments(**settings), model)
+    assert found.table[["group", "kind", "weight_decay"]].values.tolist() == [
+        [0, "matrix", 0.1], [1, "bias", 0.0], [1, "norm", 0.0],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("accumulated", "steps"), [(1, 3 * 126), (4, 3 * 32)])
 def test_the_last_step_of_an_epoch_may_be_a_smaller_one(accumulated: int, steps: int):
     found = audit(arguments(weight_decay=0.1, gradient_accumulation_steps=accumulated), dataset_size=1001)
@@ -248,6 +319,14 @@ BAD = [
     (lambda: audit(broken(), steps=2, schedule=["a", "b"]), "schedule: list raises ValueError: could not convert"),
     (lambda: audit(broken(), steps=2, schedule=object()), "that returns a factor, or 2 factors are needed"),
     (lambda: audit(broken(), steps=9, schedule="step"), "schedule: 'step' is unknown"),
+    (
+        lambda: audit((o := broken()), steps=9, schedule=lr_scheduler.LambdaLR(o, lambda t: 1.0 - t / 4)),
+        "schedule: LambdaLR sets -0.0025 in group 0 at step 5; 0 or more is needed",
+    ),
+    (
+        lambda: audit(torch.optim.SGD(groups(Model())), steps=9, schedule=lr_scheduler.StepLR(broken(), 1)),
+        "schedule: drives 1 parameter groups, the optimizer has 2; make the scheduler for this optimizer",
+    ),
     (lambda: audit(broken(), steps=9, schedule=[1.0] * 9, warmup=3), "warmup: 3, final: 0.0, with a schedule"),
     (
         lambda: audit((o := broken()), steps=9, schedule=lr_scheduler.OneCycleLR(o, 1e-2, total_steps=5)),
@@ -255,6 +334,10 @@ BAD = [
     ),
     (
         lambda: audit((o := broken()), steps=9, schedule=lr_scheduler.ReduceLROnPlateau(o)),
+        "schedule: ReduceLROnPlateau follows a loss",
+    ),
+    (
+        lambda: audit((o := broken()), steps=9, schedule=SimpleNamespace(scheduler=lr_scheduler.ReduceLROnPlateau(o))),
         "schedule: ReduceLROnPlateau follows a loss",
     ),
 ]  # fmt: skip

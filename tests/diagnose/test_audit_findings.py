@@ -1,18 +1,23 @@
 """Each finding of an audit, and a run that shows that it is true."""
 
+import ast
+import functools
+import json
 import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from specimens import Capped, Deaf, Model, codes, groups, matrix
+from specimens import Capped, Deaf, Doubled, Model, codes, groups, matrix
 from torch import nn
 from torch.optim import lr_scheduler
 
 import adamw_book
 from adamw_book.diagnose import audit, audit_numbers, auditing
 from adamw_book.diagnose.auditing.finding import TEMPLATES
+from adamw_book.diagnose.auditing.groups import paste
+from adamw_book.diagnose.auditing.parameters import kind_of
 from adamw_book.dynamics import drive, silent
 
 SHOWN: set[str] = set()
@@ -113,6 +118,37 @@ def test_coupled_l2_pulls_hardest_where_gradients_are_small():
     assert 1e-2 / 1.5 < found.table["comparable_decay"][0] < 10
 
 
+def test_what_is_named_for_a_coupled_decay_pulls_as_hard():
+    w = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
+    optimizer = torch.optim.Adam([w], lr=1e-4, weight_decay=0.1, eps=1e-3)
+    w.grad = torch.full_like(w, 5e-3)
+    optimizer.step()
+    found = audit(optimizer, steps=100)
+    assert found.table["comparable_decay"][0] == pytest.approx(0.1 / (5e-3 + 1e-3))  # what the gradient is divided by
+    assert found.findings[0].fix == "optimizer = torch.optim.AdamW(params, lr=0.0001, weight_decay=17)"
+    new = torch.optim.Adam([matrix()], lr=1e-4, weight_decay=0.1)
+    assert "weight_decay=0.1)" in audit(new, steps=100).findings[0].fix
+
+
+def test_only_what_should_be_exempt_is_decayed():
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(
+        [{"params": [model.weight], "weight_decay": 0.0}, {"params": [model.bias], "weight_decay": 1.0}], lr=1e-2
+    )
+    found = {finding.code: finding.text for finding in audit(optimizer, model, 50).findings}
+    assert set(found) == {"no_decay", "exempt_decayed"}
+    assert found["no_decay"].startswith("weight_decay is 0 for every matrix: ")
+
+
+def test_the_numbers_in_a_text_are_those_of_the_run():
+    [text] = [f["text"] for f in audit_numbers(0.1, 2.0, 100, beta1=0.9)["findings"] if "momentum" in f["code"]]
+    assert "reaches 0.2: a weight is forgotten within 5 steps" in text and "forgets a gradient (10 steps)" in text
+    [found] = audit_numbers(1e-3, 0.1, 400)["findings"]
+    assert f"{100 * (1 - 1e-4) ** 400:.4g}% of the initial weights would be left" in found["text"]
+    [found] = audit_numbers(1e-2, 1.0, 100, "linear", 60)["findings"]
+    assert found["text"].startswith("58% of the decay falls before") and found["fix"].startswith("warmup=5 ")
+
+
 @shows("exempt_decayed")
 def test_exempt_parameters_that_are_decayed_and_the_groups_that_mend_it():
     model = Model()
@@ -129,6 +165,105 @@ def test_exempt_parameters_that_are_decayed_and_the_groups_that_mend_it():
     exec(fix, scope)
     mended = audit(scope["optimizer"], model, 100)
     assert codes(mended) == ["embedding_decayed", "tied"]
+
+
+class NormalHead(nn.Linear):
+    """No norm, whatever its name says."""
+
+
+class NormalLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.gain = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(1, 4, 1, 1))
+
+
+def flattened(module: nn.Module) -> nn.Module:
+    """As FSDP keeps a module's parameters with use_orig_params=True: each a part of one axis."""
+    for name, p in [*module.named_parameters(recurse=False)]:
+        module.register_parameter(name, nn.Parameter(p.detach().flatten()))
+    return module
+
+
+@pytest.mark.parametrize("make", [flattened, lambda module: module])
+@pytest.mark.parametrize("kind", [nn.Linear, NormalHead])
+def test_a_matrix_is_one_in_one_axis_and_whatever_its_module_is_called(make, kind):
+    model = make(kind(4, 4, bias=False))
+    found = audit(torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0), model, 50)
+    assert codes(found) == [] and found.table["kind"].tolist() == ["matrix"]
+
+
+KINDS = [
+    (lambda: nn.Linear(4, 4), {"weight": "matrix", "bias": "bias"}),
+    (lambda: NormalHead(4, 4), {"weight": "matrix", "bias": "bias"}),
+    (lambda: nn.Bilinear(2, 3, 4), {"weight": "matrix", "bias": "bias"}),
+    (lambda: nn.Conv1d(2, 3, 4), {"weight": "matrix", "bias": "bias"}),
+    (lambda: nn.ConvTranspose2d(2, 3, 4), {"weight": "matrix", "bias": "bias"}),
+    (lambda: nn.GRU(2, 3), dict.fromkeys(["weight_ih_l0", "weight_hh_l0"], "matrix")
+     | dict.fromkeys(["bias_ih_l0", "bias_hh_l0"], "bias")),
+    (lambda: nn.LSTMCell(2, 3), dict.fromkeys(["weight_ih", "weight_hh"], "matrix")
+     | dict.fromkeys(["bias_ih", "bias_hh"], "bias")),
+    (lambda: nn.MultiheadAttention(4, 2), {"in_proj_weight": "matrix", "in_proj_bias": "bias"}),
+    (lambda: nn.MultiheadAttention(4, 2, kdim=3),
+     dict.fromkeys(["q_proj_weight", "k_proj_weight", "v_proj_weight"], "matrix") | {"in_proj_bias": "bias"}),
+    (lambda: nn.Embedding(4, 4), {"weight": "embedding"}),
+    (lambda: nn.EmbeddingBag(4, 4), {"weight": "embedding"}),
+    (lambda: nn.LayerNorm(4), {"weight": "norm", "bias": "norm"}),
+    (lambda: nn.LayerNorm((4, 5)), {"weight": "norm", "bias": "norm"}),
+    (lambda: nn.BatchNorm2d(4), {"weight": "norm", "bias": "norm"}),
+    (lambda: nn.PReLU(4), {"weight": "vector"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [flattened, lambda module: module])
+@pytest.mark.parametrize(("module", "kinds"), [*KINDS, (NormalLayer, {"weight": "matrix", "gain": "norm"})])
+def test_the_groups_of_a_fix_spare_what_the_audit_calls_bias_norm_or_vector(make, module, kinds: dict):
+    if module is NormalLayer and make is flattened:
+        pytest.skip("in one axis a module's name is all there is")
+    model = make(module())
+    found = {name: kind_of(name, p, model) for name, p in model.named_parameters(recurse=False)}
+    assert found == kinds
+    exec(paste("1e-3", 1.0), scope := {"torch": torch, "model": model})
+    exempt = {name for name, p in model.named_parameters(recurse=False) if scope["spared"][p]}
+    assert exempt == {name for name, kind in kinds.items() if kind in ("bias", "norm", "vector")}
+
+
+def test_the_field_guide_shows_the_groups_of_the_fix():
+    guide = json.loads((Path(__file__).resolve().parents[2] / "chapters/practice/field_guide.ipynb").read_text("utf-8"))
+    cells = [ast.parse("".join(cell["source"])).body for cell in guide["cells"] if cell["cell_type"] == "code"]
+    wanted = [ast.dump(line) for line in ast.parse(paste("1e-3", 0.5)).body]
+    assert [ast.dump(line) for line in next(c for c in cells if "spared" in ast.dump(c[0]))][: len(wanted)] == wanted
+
+
+def test_the_rate_of_a_fix_is_left_open_where_groups_differ():
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW([{"params": [model.weight], "lr": 1e-5}, {"params": [model.bias], "lr": 5e-2}])
+    [fix] = [f.fix for f in audit(optimizer, model, 50).findings if f.code == "exempt_decayed"]
+    assert fix.endswith("torch.optim.AdamW(groups, lr=…)")
+    optimizer.param_groups[0]["lr"] = 5e-2
+    [fix] = [f.fix for f in audit(optimizer, model, 50).findings if f.code == "exempt_decayed"]
+    assert fix.endswith("torch.optim.AdamW(groups, lr=0.05)")
+
+
+@shows("flat")
+def test_what_is_in_a_flat_parameter_decays_alike_and_is_not_told():
+    flat_param = pytest.importorskip("torch.distributed.fsdp._flat_param")
+    layer = nn.Linear(2, 2)
+    model = nn.Module()
+    model._flat_param = flat_param.FlatParameter(torch.cat([torch.ones(4), layer.bias.detach().fill_(1)]))
+    model.bias = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0)
+    found = audit(optimizer, model, 50)
+    assert codes(found) == ["exempt_decayed", "flat"] and set(found.table["kind"]) == {"flat", "bias"}
+    assert "torch.optim.AdamW(groups" not in found.findings[0].fix  # which would spare it whole
+    model._flat_param.grad = torch.zeros(6)
+    optimizer.step()
+    torch.testing.assert_close(model._flat_param.detach(), torch.full((6,), 0.99))
+    # a part of one, of a module that does not tell
+    part = nn.Module()
+    part.weight = nn.Parameter(torch.ones(6))
+    part.weight._fsdp_flattened = True
+    assert codes(audit(torch.optim.AdamW(part.parameters(), lr=1e-2, weight_decay=1.0), part, 50)) == ["flat"]
+    assert codes(audit(torch.optim.AdamW(part.parameters(), weight_decay=0.0), part, 50)) == ["no_decay", "flat"]
 
 
 @shows("in_two_groups")
@@ -198,6 +333,69 @@ def test_a_decay_that_16_bits_round_away():
             w.grad = torch.zeros_like(w)
             optimizer.step()
         assert (w[0, 0].item() < 1) == moves
+
+
+ROUNDED = [  # optimizer, dtype, whether its decay moves a weight of 1
+    (lambda w: adamw_book.AdamW([w], lr=1e-3, weight_decay=1.0, stochastic_rounding=True), torch.bfloat16, True),
+    (lambda w: adamw_book.AdamW([w], lr=1e-5, weight_decay=1.0, stochastic_rounding=True), torch.float16, False),
+    (lambda w: adamw_book.AdamW([w], lr=1e-3, weight_decay=3e-3, lr_independent=True), torch.bfloat16, True),
+    (lambda w: adamw_book.AdamW([w], lr=10.0, weight_decay=1e-3, lr_independent=True), torch.bfloat16, False),
+    (lambda w: Doubled([w], lr=1.5e-3, weight_decay=1.0), torch.bfloat16, True),
+    (lambda w: torch.optim.SGD([w], lr=1e-3, momentum=0.9, weight_decay=1.0), torch.bfloat16, True),
+    (lambda w: torch.optim.SGD([w], lr=1e-4, momentum=0.9, weight_decay=1.0), torch.bfloat16, False),
+    (lambda w: torch.optim.Adam([w], lr=1e-2, weight_decay=1e-3), torch.bfloat16, True),
+]
+
+
+@pytest.mark.parametrize(("make", "dtype", "moves"), ROUNDED)
+def test_a_decay_that_is_no_share_of_lr_times_weight_decay_or_rounds_at_random(make, dtype, moves: bool):
+    w = nn.Parameter(torch.ones(20, 20, dtype=dtype))
+    optimizer = make(w)
+    fixes = [finding.fix for finding in audit(optimizer, steps=100).findings if finding.code == "decay_rounded_away"]
+    assert len(fixes) == (not moves) and all(("float()" in fix) == (dtype == torch.float16) for fix in fixes)
+    for _ in range(100):
+        w.grad = torch.zeros_like(w)
+        optimizer.step()
+    assert (w.float().mean().item() < 1) == moves
+
+
+def test_each_16_bit_weight_is_judged_by_the_rate_of_its_own_group():
+    body, head = (nn.Parameter(torch.ones(2, 2, dtype=dtype)) for dtype in (torch.bfloat16, torch.bfloat16))
+    optimizer = torch.optim.AdamW([{"params": [body], "lr": 1e-5}, {"params": [head], "lr": 5e-2}], weight_decay=0.1)
+    [text] = [f.text for f in audit(optimizer, steps=100).findings if f.code == "decay_rounded_away"]
+    assert text.startswith("1 parameter (") and "a share of 1e-06 rounds back" in text
+    for _ in range(100):
+        body.grad, head.grad = torch.zeros_like(body), torch.zeros_like(head)
+        optimizer.step()
+    assert (body == 1).all() and (head < 1).all()
+
+
+def test_a_penalty_beside_a_decay_of_0_is_coupled_and_not_nothing():
+    w = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
+    optimizer = adamw_book.AdamW([w], lr=1e-4, weight_decay=0.0, l2=0.1)
+    for _ in range(5):
+        w.grad = torch.full_like(w, 0.4)
+        optimizer.step()
+    found = audit(optimizer, steps=50)
+    [coupled] = found.findings
+    assert (coupled.code, coupled.severity) == ("coupled", "note") and coupled.text.startswith("AdamW's l2 in group 0")
+    row = found.table.iloc[0]
+    assert row["decay"] == "coupled, adaptive" and math.isnan(row["remaining"])
+    # the penalty is in v, too: √v̂ is that of the gradient and of what it adds
+    assert row["comparable_l2"] == 0.1 and row["comparable_decay"] == pytest.approx(0.1 / 0.5, rel=1e-3)
+    bare = nn.Parameter(torch.ones(2, 2))
+    beside = adamw_book.AdamW([{"params": [w], "l2": 0.1}, {"params": [bare]}], weight_decay=0.0)
+    assert codes(audit(beside, steps=50)) == ["coupled"]
+    beside.param_groups[0]["l2"] = 0.0
+    assert codes(audit(beside, steps=50)) == ["no_decay"]
+    still = adamw_book.AdamW([w], lr=0.0, weight_decay=0.0, l2=0.1)
+    assert codes(audit(still, steps=50)) == ["no_rate"]
+
+
+def test_a_decay_beside_a_penalty_is_decoupled():
+    optimizer = adamw_book.AdamW([matrix()], lr=1e-2, weight_decay=1.0, l2=0.1)
+    found = audit(optimizer, steps=50)
+    assert codes(found) == [] and found.table["remaining"][0] == pytest.approx(0.99**50)
 
 
 @shows("no_rate")
@@ -314,6 +512,70 @@ def test_a_schedule_is_unfinished_that_ends_above_half_of_its_peak(length: int, 
     found = audit(optimizer, steps=200, schedule=lr_scheduler.CosineAnnealingLR(optimizer, length))
     texts = [f.text for f in found.findings if f.code == "schedule_unfinished"]
     assert [f"ends at {percent}" in text for text in texts] == ([True] if percent > 50 else [])
+
+
+def linear(step: int, *, num_training_steps: int) -> float:
+    return max(0.0, 1 - step / num_training_steps)
+
+
+def inverse_root(step: int) -> float:
+    return min((step + 1) / 80, (80 / (step + 1)) ** 0.5)
+
+
+LINEAR = functools.partial(linear, num_training_steps=500)  # as transformers makes them
+UNFINISHED = [  # schedule, settings, what is found for a run of 200 steps
+    (lambda o: lr_scheduler.CosineAnnealingLR(o, 30), {"schedule_interval": 20}, ("warning", 10)),
+    (lambda o: lr_scheduler.CosineAnnealingLR(o, 30), {"schedule_interval": 21}, ("warning", 10)),
+    (lambda o: lr_scheduler.CosineAnnealingLR(o, 10), {"schedule_interval": 20}, None),
+    (lambda o: lr_scheduler.CosineAnnealingLR(o, 30), {"schedule_interval": 200}, None),  # one rate, all the run
+    (lambda o: lr_scheduler.LinearLR(o, 1.0, 0.6, 500), {}, ("warning", 200)),
+    (lambda o: lr_scheduler.PolynomialLR(o, 500), {}, ("warning", 200)),
+    (lambda o: lr_scheduler.OneCycleLR(o, 1e-3, total_steps=400, pct_start=0.3), {}, ("warning", 200)),
+    (lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.1, 1.0, 10), lr_scheduler.PolynomialLR(o, 500)], [10]), {}, ("warning", 200)),
+    (lambda o: lr_scheduler.LambdaLR(o, LINEAR), {}, ("warning", 200)),
+    # open ends
+    (lambda o: lr_scheduler.LambdaLR(o, inverse_root), {}, ("note", 200)),
+    (lambda o: inverse_root, {}, ("note", 200)),
+    (lambda o: lr_scheduler.ExponentialLR(o, 0.999), {}, ("note", 200)),
+    (lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.1, 1.0, 10), lr_scheduler.ExponentialLR(o, 0.999)], [10]), {}, ("note", 200)),
+    # what ends with the run, high as it is
+    (lambda o: "linear", {"final": 0.6}, None),
+    (lambda o: lr_scheduler.CosineAnnealingLR(o, 200, 6e-4), {}, None),
+    (lambda o: lr_scheduler.LinearLR(o, 1.0, 0.6, 200), {}, None),
+    (lambda o: lr_scheduler.LinearLR(o, 1.0, 0.6, 10), {"schedule_interval": 20}, None),
+    (lambda o: [1 - 0.4 * t / 200 for t in range(200)], {}, None),
+    (lambda o: [1 - 0.4 * t / 200 for t in range(200)].__getitem__, {}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "settings", "expected"), UNFINISHED)
+def test_a_schedule_is_unfinished_that_falls_on_after_the_run(make, settings: dict, expected):
+    optimizer = torch.optim.AdamW([matrix()], lr=1e-3, weight_decay=1.0)
+    schedule = make(optimizer)
+    found = [
+        f
+        for f in audit(optimizer, steps=200, schedule=schedule, **settings).findings
+        if f.code == "schedule_unfinished"
+    ]
+    assert [(f.severity, int(re.search(r"total_steps=(\d+)", f.fix)[1])) for f in found] == [expected] * (
+        expected is not None
+    )
+    assert all(("if it is meant to end near 0" in f.text) == (f.severity == "note") for f in found)
+
+
+def test_the_length_that_mends_a_schedule_counts_the_steps_that_it_has_taken():
+    optimizer = torch.optim.AdamW([matrix()], lr=1e-3, weight_decay=1.0)
+    schedule = lr_scheduler.CosineAnnealingLR(optimizer, 900)
+    for _ in range(50):
+        optimizer.step()
+        schedule.step()
+    fixes = {f.code: f.fix for f in audit(optimizer, steps=200, schedule=schedule).findings}
+    assert fixes["schedule_unfinished"].startswith("total_steps=250 ")
+    schedule.T_max = 150
+    fixes = {f.code: f.fix for f in audit(optimizer, steps=200, schedule=schedule).findings}
+    assert fixes["rate_rises_again"] == "T_max=250"
 
 
 @pytest.mark.parametrize("taken", [1, 5])

@@ -1,8 +1,11 @@
 """What is recorded during a run: from our optimizer's explanation and by hooks, against the run and against theory."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from specimens import Doubled
 from torch import nn
 
 import adamw_book
@@ -109,3 +112,122 @@ def test_what_cannot_be_recorded_is_named_before_the_run():
     broken.param_groups[0]["lr"] = float("nan")
     with pytest.raises(ValueError, match="lr in group 0: nan; a finite number of 0 or more"):
         DecayRecorder().attach(broken)
+
+
+@pytest.mark.parametrize("kind", [adamw_book.AdamW, torch.optim.AdamW])
+def test_groups_and_parameters_that_join_are_recorded_from_then_on(kind):
+    model = nn.ParameterDict(
+        {name: torch.ones(2, 2) for name in ("first", "second", "third")} | {"norm": torch.ones(2)}
+    )
+    optimizer = kind([("first", model["first"])], lr=1e-2, weight_decay=0.5)
+
+    def step() -> None:
+        for p in model.values():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+
+    with DecayRecorder(optimizer) as recorder:
+        step()
+        optimizer.add_param_group({"params": [("second", model["second"])], "weight_decay": 2.0})
+        step()
+        optimizer.param_groups[0]["params"] += [model["third"], model["norm"]]
+        step()
+        optimizer.param_groups.pop(0)
+        step()
+        optimizer.load_state_dict(kind([("second", model["second"])], lr=1e-2, weight_decay=0.5).state_dict())
+        step()
+    table = recorder.table()
+    assert table[["step", "group", "kind"]].values.tolist() == [
+        [0, 0, "matrix"], [1, 0, "matrix"], [1, 1, "matrix"],
+        [2, 0, "matrix"], [2, 0, "vector"], [2, 1, "matrix"], [3, 0, "matrix"],
+        [4, 0, "matrix"],
+    ]  # fmt: skip
+    shares = table["decay_norm"] / table["param_norm"]
+    assert shares.tolist() == pytest.approx([5e-3, 5e-3, 2e-2, 5e-3, 5e-3, 2e-2, 2e-2, 5e-3], rel=1e-4)
+    # without a gradient step decay is alone, of each parameter from its first step on
+    np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)
+
+
+def test_a_parameter_that_is_unfrozen_starts_from_the_norm_that_it_has_then():
+    early, late = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    with DecayRecorder(optimizer := torch.optim.AdamW([early, late], lr=1e-2, weight_decay=0.5)) as recorder:
+        for t in range(6):
+            early.grad = torch.zeros(2, 2)
+            late.grad = torch.zeros(2, 2) if t > 3 else None
+            optimizer.step()
+    table = recorder.table()
+    np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)
+    assert table["param_norm"].iloc[4] > 1.4 * table["param_norm"].iloc[3]
+
+
+@pytest.mark.parametrize("kind", [adamw_book.AdamW, torch.optim.AdamW])
+def test_a_decay_that_rises_from_0_is_a_decay(kind):
+    w = nn.Parameter(torch.ones(2, 2))
+    optimizer = kind([w], lr=1e-2, weight_decay=0.0)
+    with DecayRecorder(optimizer) as recorder:
+        for weight_decay in (0.0, 0.5):
+            optimizer.param_groups[0]["weight_decay"] = weight_decay
+            w.grad = torch.zeros(2, 2)
+            optimizer.step()
+    table = recorder.table()
+    assert table["decay_norm"].tolist() == pytest.approx([0.0, 1e-2 * 0.5 * 2])
+    assert table["gradient_norm"].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert table["equilibrium_norm"].tolist() == pytest.approx([math.nan, 1e-2 * math.sqrt(4 / 1e-2)], nan_ok=True)
+
+
+def test_an_optimizer_of_which_no_copy_can_be_stepped_is_recorded_without_a_decay():
+    class Own(torch.optim.SGD):
+        def __init__(self, params, lr, weight_decay, owner):
+            super().__init__(params, lr, weight_decay=weight_decay)
+
+    for weight_decay in (0.0, 0.5):
+        w = nn.Parameter(torch.ones(2, 2))
+        optimizer = Own([w], 1e-2, weight_decay, "me")
+        if weight_decay:
+            with pytest.raises(ValueError, match="Own for one small parameter raises TypeError"):
+                DecayRecorder(optimizer).__enter__()
+            continue
+        with DecayRecorder(optimizer) as recorder:
+            w.grad = torch.ones(2, 2)
+            optimizer.step()
+        assert recorder.table()["gradient_norm"].tolist() == pytest.approx([2e-2])
+
+
+@pytest.mark.parametrize("make", [
+    lambda w: Doubled([w], lr=1e-2, weight_decay=0.5),
+    lambda w: adamw_book.AdamW([w], lr=1e-2, weight_decay=1e-2, lr_independent=True),
+])  # fmt: skip
+def test_a_share_that_is_not_lr_times_weight_decay(make):
+    optimizer = make(w := nn.Parameter(torch.ones(2, 2)))
+    with DecayRecorder(optimizer) as recorder:
+        for _ in range(5):
+            w.grad = torch.zeros(2, 2)
+            optimizer.step()
+    table = recorder.table()
+    np.testing.assert_allclose(table["decay_norm"], 1e-2 * table["param_norm"], rtol=1e-4)
+    np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)
+    np.testing.assert_allclose(table["equilibrium_norm"], 1e-2 * np.sqrt(4 / 2e-2), rtol=1e-4)
+
+
+def test_the_cosine_is_1_where_the_gradient_shrinks_the_weights_too():
+    for sign in (1.0, -1.0):
+        for kind in (adamw_book.AdamW, torch.optim.AdamW):
+            optimizer = kind([w := nn.Parameter(torch.ones(2, 2))], lr=1e-2, weight_decay=0.5)
+            with DecayRecorder(optimizer) as recorder:
+                w.grad = torch.full((2, 2), sign)
+                optimizer.step()
+            assert recorder.table()["cosine"].tolist() == pytest.approx([sign], rel=1e-4)
+
+
+def test_a_warm_up_from_0_below_the_rate_of_the_trial():
+    w = nn.Parameter(torch.ones(2, 2))
+    optimizer = adamw_book.AdamW([w], lr=1e-4, weight_decay=0.5, lr_independent=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: t / 2)
+    with DecayRecorder(optimizer) as recorder:
+        for _ in range(3):
+            w.grad = torch.zeros(2, 2)
+            optimizer.step()
+            schedule.step()
+    table = recorder.table()
+    assert table["decay_norm"].tolist() == pytest.approx([0.0, 0.25 * 2, 0.5 * 1.5])
+    np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)

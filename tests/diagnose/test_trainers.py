@@ -2,6 +2,7 @@
 
 import math
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -202,7 +203,66 @@ def test_accelerates_wrappers_are_seen_through():
     assert audit(wrapped[0], model, 20, wrapped[1]).as_dict() == bare.as_dict()
 
 
+@pytest.mark.parametrize("settings", [{}, {"split_batches": True}, {"step_with_optimizer": False}])
+def test_accelerate_steps_a_schedule_once_a_process(monkeypatch, settings: dict):
+    accelerate = pytest.importorskip("accelerate")
+    from accelerate.scheduler import AcceleratedScheduler
+
+    accelerate.Accelerator(cpu=True)
+    monkeypatch.setitem(accelerate.state.PartialState._shared_state, "num_processes", 4)
+    check_processes(lambda schedule: AcceleratedScheduler(schedule, [], **settings))
+
+
 # ---- Without them
+
+
+class AcceleratedScheduler:
+    """What a step of Accelerate's wrapper does on four processes."""
+
+    def __init__(self, scheduler, step_with_optimizer: bool = True, split_batches: bool = False) -> None:
+        self.scheduler, self.step_with_optimizer, self.split_batches = scheduler, step_with_optimizer, split_batches
+
+    def step(self) -> None:
+        for _ in range(4 if self.step_with_optimizer and not self.split_batches else 1):
+            if getattr(self.scheduler, "_step_count", 0) <= getattr(self.scheduler, "total_steps", math.inf):
+                self.scheduler.step()
+
+
+class DeepSpeedSchedulerWrapper(AcceleratedScheduler):
+    def step(self) -> None:
+        self.scheduler.step()  # as DeepSpeed's engine does itself
+
+
+def check_processes(wrap) -> None:
+    """That the audit of a wrapped schedule is that of the rates which its steps make."""
+    for make in (
+        lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda t: 1 - t / 80),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1e-2, total_steps=60),
+        lambda o: torch.optim.lr_scheduler.ChainedScheduler([torch.optim.lr_scheduler.ExponentialLR(o, 0.95)]),
+    ):
+        optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(2, 2))], lr=1e-2, weight_decay=1.0)
+        schedule = wrap(make(optimizer))
+        found, left = audit(optimizer, steps=20, schedule=schedule), 1.0
+        for _ in range(20):
+            left *= 1 - optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            schedule.step()
+        assert found.table["remaining"][0] == pytest.approx(left, rel=1e-12)
+        ends_low = optimizer.param_groups[0]["lr"] < 5e-3
+        assert ("schedule_unfinished" in [finding.code for finding in found.findings]) != ends_low
+
+
+@pytest.mark.parametrize("wrap", [
+    AcceleratedScheduler,
+    lambda schedule: AcceleratedScheduler(schedule, split_batches=True),
+    lambda schedule: AcceleratedScheduler(schedule, step_with_optimizer=False),
+    DeepSpeedSchedulerWrapper,
+])  # fmt: skip
+def test_a_wrapper_of_accelerates_is_read_at_its_pace(monkeypatch, wrap):
+    state = types.ModuleType("accelerate.state")
+    state.AcceleratorState = lambda: types.SimpleNamespace(num_processes=4)
+    monkeypatch.setitem(sys.modules, "accelerate.state", state)
+    check_processes(wrap)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from .decay import Decay, decay_of
 from .finding import Finding, grave, of_course, sort
 from .groups import of_parameters
 from .parameters import KINDS, Parameter, parameters_of, torch_optimizer
-from .rates import rates
+from .rates import rates, unwrapped, value_of
 from .training_arguments import is_training_arguments, run_of
 
 SHOWN = ["group", "kind", "share", "lr", "weight_decay", "decay", "timescale_steps", "remaining"]
@@ -99,18 +99,22 @@ def audit(
     optimizer = torch_optimizer(optimizer)
     lrs, decays = rates(optimizer, steps, schedule, warmup, final, schedule_interval)
     parameters = parameters_of(optimizer, model)
-    how = _how(optimizer, lrs, decays)
+    # The coupled penalties beside weight_decay, as adamw_book.AdamW takes them
+    penalties = [
+        0.0 if group.get("l2") is None else value_of(group, "l2", f"in group {i}")
+        for i, group in enumerate(optimizer.param_groups)
+    ]
+    how = _how(optimizer, lrs, decays, penalties)
     total = sum(p.tensor.numel() for p in parameters)
     rows, findings = [], []
     for i, group in enumerate(optimizer.param_groups):
-        beta1 = float(group["betas"][0]) if "betas" in group else float(group.get("momentum", 0.0))
+        beta1 = _beta1(group)
         kinds = sorted({p.kind for p in parameters if i in p.groups}, key=KINDS.index)
         for kind in kinds:
             those = [p for p in parameters if i in p.groups and p.kind == kind]
             row = _row(those, lrs[i], decays[i], how[i], beta1, epochs_per_step)
-            row["comparable_l2"], row["comparable_decay"] = _comparable(
-                optimizer, group, those, decays[i].max(), how[i]
-            )
+            coefficient = decays[i].max() or penalties[i]
+            row["comparable_l2"], row["comparable_decay"] = _comparable(optimizer, group, those, coefficient, how[i])
             rows.append({"group": i, "kind": kind, "tensors": len(those), **_count(those, total), **row})
         if lrs[i].max() == 0:
             findings.append(
@@ -129,18 +133,28 @@ def audit(
                 course(lrs[i], shares), float(decays[i].max()), float(shares.max()), beta1, f" in group {i}"
             )
         findings += _of_decay(optimizer, i, how[i], lrs[i], decays[i], rows)
-    findings += _of_schedule(lrs, schedule)
+    findings += _of_schedule(optimizer, lrs, schedule, schedule_interval)
     largest = [float(d.max()) for d in decays]
-    matrices = [p for p in parameters if p.groups and p.kind == "matrix" and p.tensor.requires_grad]
-    if not any(largest[i] > 0 for p in matrices or parameters for i in p.groups):
+    matrices = [p for p in parameters if p.groups and p.kind in ("matrix", "flat") and p.tensor.requires_grad]
+    if not any(largest[i] or penalties[i] for p in matrices or parameters for i in p.groups):
         findings += of_course({}, 0.0, 0.0, 0.9, " for every matrix" if matrices and any(largest) else "")
-    findings += of_parameters(
-        parameters, lambda p: max(largest[i] for i in p.groups), float(lrs.max()), model is not None
-    )
+    rounded = [_rounded(*those) for those in zip(optimizer.param_groups, lrs, decays, how, strict=True)]
+    at_random = [bool(group.get("stochastic_rounding")) for group in optimizer.param_groups]
+
+    def share(p: Parameter) -> float:
+        return max(math.inf if at_random[i] and p.tensor.dtype == torch.bfloat16 else rounded[i] for i in p.groups)
+
+    peaks = {f"{lr.max():g}" for lr in lrs}
+    lr = peaks.pop() if len(peaks) == 1 else "…"
+    findings += of_parameters(parameters, lambda p: max(largest[i] for i in p.groups), share, lr, model is not None)
     return Audit(pd.DataFrame(rows), sort(findings))
 
 
-def _how(optimizer: Optimizer, lrs: np.ndarray, decays: np.ndarray) -> list[Decay]:
+def _beta1(group: dict) -> float:
+    return float(group["betas"][0]) if "betas" in group else float(group.get("momentum", 0.0))
+
+
+def _how(optimizer: Optimizer, lrs: np.ndarray, decays: np.ndarray, penalties: list[float]) -> list[Decay]:
     """How each group's decay acts; groups that differ in nothing but the size of their coefficients are tried once."""
     tried, found = {}, []
     for i, group in enumerate(optimizer.param_groups):
@@ -148,7 +162,7 @@ def _how(optimizer: Optimizer, lrs: np.ndarray, decays: np.ndarray) -> list[Deca
         rest = {key: str(value) for key, value in group.items() if key not in ("params", "param_names", "weight_decay")}
         key = (axes, lrs[i].max(), *sorted(rest.items()))
         if decays[i].max() == 0 or lrs[i].max() == 0:
-            found.append(Decay("none"))
+            found.append(Decay("coupled, adaptive" if penalties[i] and lrs[i].max() else "none"))
             continue
         if key not in tried:
             tried[key] = decay_of(optimizer, group, float(lrs[i].max()), axes)
@@ -160,6 +174,16 @@ def _shares(lr: np.ndarray, weight_decay: np.ndarray, how: Decay) -> np.ndarray:
     shares = how.factor * weight_decay
     with np.errstate(over="ignore"):
         return np.where(lr > 0, shares, 0.0) if how.lr_independent else shares * lr
+
+
+def _rounded(group: dict, lr: np.ndarray, weight_decay: np.ndarray, how: Decay) -> float:
+    """The largest share of a weight that a group's decay takes in a step; inf where it takes no share of its own."""
+    if how.how not in ("decoupled", "coupled"):
+        return math.inf
+    share = float(_shares(lr, weight_decay, how).max())
+    if how.how == "decoupled":
+        return share
+    return share / (1 - _beta1(group)) if _beta1(group) < 1 else math.inf  # a momentum gathers it
 
 
 def _count(those: list[Parameter], total: int) -> dict:
@@ -202,13 +226,14 @@ def _of_decay(
     """What is to be said of a decay that is not AdamW's."""
     name, peak = type(optimizer).__name__, float(weight_decay.max())
     if how.how == "coupled, adaptive":
+        which = "weight_decay" if peak else "l2"
         comparable = next((r["comparable_decay"] for r in rows if r["group"] == i), math.nan)
         value = f"{comparable:.2g}" if comparable == comparable else "0.1"
         return [
             Finding(
                 "coupled",
-                "warning",
-                f"{name}'s weight_decay in group {i} is an L2 penalty on the loss, not AdamW's decay: it is divided by "
+                "warning" if peak else "note",
+                f"{name}'s {which} in group {i} is an L2 penalty on the loss, not AdamW's decay: it is divided by "
                 "the running size of the gradient, so that it pulls hardest where gradients are small.",
                 f"optimizer = torch.optim.AdamW(params, lr={lr.max():g}, weight_decay={value})",
             )
@@ -226,19 +251,53 @@ def _of_decay(
     return []
 
 
-def _of_schedule(lrs: np.ndarray, schedule) -> list[Finding]:
+def _of_schedule(optimizer: Optimizer, lrs: np.ndarray, schedule, interval: int) -> list[Finding]:
     """A rate that is still high where it should have come down, or comes up again at the end."""
-    if schedule is None or lrs.shape[1] < 2 or lrs.max() == 0:
+    if schedule is None or lrs.shape[1] <= interval or lrs.max() == 0:
         return []
-    rate = lrs[lrs.max(1).argmax()]
+    group = lrs.max(1).argmax()
+    rate, (scheduler, times) = lrs[group], unwrapped(schedule)
     low, end = rate[rate.argmax() :].min(), 100 * rate[-1] / rate.max()
-    if rate[-1] < rate[-2] and rate[-1] > 0.5 * rate.max():
-        text = f"The run ends at {end:.3g}% of the peak rate while it falls: its schedule is longer than the run."
-        return [Finding("schedule_unfinished", "warning", text, f"total_steps={len(rate)}  # steps of the optimizer")]
+    # The steps of the scheduler: those that it has taken, and those of the run.
+    length = getattr(scheduler, "last_epoch", 0) + -(-len(rate) // interval) * (times or 1)
+    if (
+        rate[-1] < rate[-1 - interval]
+        and rate[-1] > 0.5 * rate.max()
+        and _falls_on(optimizer, group, len(rate), schedule, interval)
+    ):
+        known = _has_length(scheduler)
+        severity, where = ("warning", "") if known else ("note", "if it is meant to end near 0, ")
+        text = (
+            f"The run ends at {end:.3g}% of the peak rate while it falls: {where}its schedule is longer than the run."
+        )
+        fix = f"total_steps={length}  # steps of the scheduler"
+        return [Finding("schedule_unfinished", severity, text, fix)]
     if rate[-1] > low + 0.1 * rate.max():
         text = (
             f"The rate falls to {100 * low / rate.max():.3g}% of its peak and is at {end:.3g}% at the end. Restarts do "
             "that, and a cosine that is stepped beyond its length."
         )
-        return [Finding("rate_rises_again", "note", text, f"T_max={len(rate)}")]
+        return [Finding("rate_rises_again", "note", text, f"T_max={length}")]
     return []
+
+
+def _falls_on(optimizer: Optimizer, group: int, steps: int, schedule, interval: int) -> bool:
+    """Whether a group's rate still falls after the run. A name and a list of factors end with it."""
+    if isinstance(schedule, str):
+        return False
+    try:
+        rate = rates(optimizer, steps + 2 * interval, schedule, interval=interval)[0][group]
+    except ValueError:  # it is over
+        return False
+    return rate[-1] < rate[-1 - interval]
+
+
+def _has_length(scheduler) -> bool:
+    """Whether a torch scheduler says how long it is, or each does of those that it is made of."""
+    parts = getattr(scheduler, "_schedulers", [])
+    if parts:
+        return all(map(_has_length, parts))
+    told = [getattr(function, "keywords", {}) for function in getattr(scheduler, "lr_lambdas", [])]  # transformers'
+    return any(hasattr(scheduler, name) for name in ("T_max", "total_iters", "total_steps")) or any(
+        "num_training_steps" in keywords for keywords in told
+    )

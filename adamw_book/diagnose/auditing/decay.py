@@ -63,7 +63,7 @@ def _path(optimizer: Optimizer, group: dict, lr: float, weight_decay: float, gra
     weight = torch.nn.Parameter(torch.ones((2,) * ndim, dtype=torch.float64))
     own = {key: value for key, value in group.items() if key not in ("params", "param_names")}
     own |= {key: value for key, value in _PLAIN.items() if key in own}
-    own |= {"lr": lr, "weight_decay": weight_decay, "params": [weight]}
+    own |= {"lr": lr, "weight_decay": weight_decay, "params": [weight]} | ({"l2": 0.0} if "l2" in own else {})
     values = []
     try:
         takes = inspect.signature(kind).parameters

@@ -11,18 +11,28 @@ from .finding import Finding
 from .parameters import Parameter
 
 GROUPS = """\
-spared = {{}}  # a tied tensor stands in it once
+nn, spared = torch.nn, {{}}  # a tied tensor stands in it once
+matrices = nn.Linear | nn.Bilinear | nn.Embedding | nn.EmbeddingBag | nn.RNNBase
+matrices |= nn.RNNCellBase | nn.MultiheadAttention | nn.modules.conv._ConvNd
 for module in model.modules():
-    for p in module.parameters(recurse=False):
-        spared[p] = p.ndim < 2 or "norm" in type(module).__name__.lower()
+    norm = "norm" in type(module).__name__.lower()
+    shaped = hasattr(module, "normalized_shape")  # a norm, of any number of axes
+    for name, p in module.named_parameters(recurse=False):
+        matrix = isinstance(module, matrices) and "weight" in name  # FSDP keeps it 1-D
+        narrow = p.ndim < 2 or norm and sum(length > 1 for length in p.shape) < 2
+        spared[p] = not matrix and (shaped or narrow)
 groups = [
     {{"params": [p for p in spared if not spared[p]], "weight_decay": {weight_decay:g}}},
     {{"params": [p for p in spared if spared[p]], "weight_decay": 0.0}},
 ]
-optimizer = torch.optim.AdamW(groups, lr={lr:g})"""
+optimizer = torch.optim.AdamW(groups, lr={lr})"""
+# Beside what FSDP has made flat only names tell.
+BY_NAME = """\
+spared = [p for name, p in model.named_parameters() if "bias" in name or "norm" in name]
+groups = [{"params": spared, "weight_decay": 0.0}, …]"""
 
 
-def paste(lr: float, weight_decay: float) -> str:
+def paste(lr: str, weight_decay: float) -> str:
     """Parameter groups, ready to paste: matrices and embeddings decayed, biases, norms and gains exempt."""
     return GROUPS.format(lr=lr, weight_decay=weight_decay)
 
@@ -42,9 +52,15 @@ def _address(tensor: torch.Tensor) -> int:
 
 
 def of_parameters(
-    parameters: Iterable[Parameter], decays: Callable[[Parameter], float], lr: float, whole_model: bool
+    parameters: Iterable[Parameter],
+    decays: Callable[[Parameter], float],
+    shares: Callable[[Parameter], float],
+    lr: str,
+    whole_model: bool,
 ) -> list[Finding]:
-    """The findings about who is decayed. decays: a parameter's largest weight_decay; whole_model: a model was given."""
+    """The findings about who is decayed. decays: a parameter's largest weight_decay; shares: the largest share that a
+    step takes from it and rounds to the nearest number, inf where none does; lr: the rate of all groups, or "…";
+    whole_model: a model was given."""
     parameters = list(parameters)
     held = [p for p in parameters if p.groups]
     decayed = [p for p in held if decays(p) > 0]
@@ -57,6 +73,7 @@ def of_parameters(
             )
 
     usual = max((decays(p) for p in decayed), default=0.0)
+    flat = [p for p in held if p.kind == "flat"]
     find(
         "in_two_groups",
         "error",
@@ -80,7 +97,15 @@ def of_parameters(
         "warning",
         [p for p in decayed if p.kind in ("bias", "norm", "vector")],
         "{} of kind bias, norm or gain {are} decayed; most recipes exempt them.",
-        paste(lr, usual),
+        BY_NAME if flat else paste(lr, usual),
+    )
+    find(
+        "flat",
+        "note",
+        flat,
+        "{} {are} flat, as FSDP keeps parameters: what belongs to matrices there and what to biases, norms or gains, "
+        "which would decay with them, is not told.",
+        "FSDP(model, use_orig_params=True)  # or audit before it is wrapped",
     )
     find(
         "embedding_decayed",
@@ -114,13 +139,17 @@ def of_parameters(
     )
     # A bfloat16 weight has 8 bits: a share under a quarter of the spacing always rounds back to the weight.
     low = [p for p in decayed if p.tensor.dtype in (torch.bfloat16, torch.float16)]
+    low = [p for p in low if shares(p) < torch.finfo(p.tensor.dtype).eps / 4]
+    stochastic = all(p.tensor.dtype == torch.bfloat16 for p in low)
     find(
         "decay_rounded_away",
         "warning",
-        [p for p in low if lr * decays(p) < torch.finfo(p.tensor.dtype).eps / 4],
-        f"{{}} {{are}} kept in 16 bits, where a share of {lr * usual:.2g} rounds back to the weight: where the "
-        "gradient step is small, too, decay does nothing.",
-        "optimizer = adamw_book.AdamW(params, lr=…, weight_decay=…, stochastic_rounding=True)  # or float32 weights",
+        low,
+        f"{{}} {{are}} kept in 16 bits, where a share of {max(map(shares, low), default=0.0):.2g} rounds back to the "
+        "weight: where the gradient step is small, too, decay does nothing.",
+        "optimizer = adamw_book.AdamW(params, lr=…, weight_decay=…, stochastic_rounding=True)  # or float32 weights"
+        if stochastic
+        else "model.float()  # weights in float32; torch.autocast computes in 16 bits",
     )
     if whole_model:
         find(

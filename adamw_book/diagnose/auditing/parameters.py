@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-KINDS = ("matrix", "embedding", "bias", "norm", "vector")  # vector: gains and scales that belong to no norm
+# vector: gains and scales that belong to no norm; flat: what FSDP has made one axis of, and nothing else tells
+KINDS = ("matrix", "embedding", "bias", "norm", "vector", "flat")
+# Modules whose weights are matrices, also where FSDP keeps them with one axis
+MATRICES = nn.Linear | nn.Bilinear | nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention | nn.modules.conv._ConvNd
 _EMBEDDING = re.compile(r"pos_?emb|position_?emb|cls_token|class_token|\bwpe\b|\bwte\b|embedding", re.IGNORECASE)
 _NORM = re.compile(r"norm|(^|[._])(ln|bn)(_?\w*)?\d*([._]|$)", re.IGNORECASE)
 
@@ -52,13 +55,21 @@ def kind_of(name: str, tensor: Tensor, module: nn.Module | None = None) -> str:
     leaf = name.rpartition(".")[2]
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "embedding"
-    if module is not None and "norm" in type(module).__name__.lower():
+    if isinstance(module, MATRICES):
+        if "weight" in leaf:
+            return "matrix"
+    elif hasattr(module, "normalized_shape"):  # which may have several axes
+        return "norm"
+    elif "norm" in type(module).__name__.lower() and sum(length > 1 for length in tensor.shape) < 2:
         return "norm"
     if tensor.ndim >= 2:
         return "embedding" if _EMBEDDING.search(name) else "matrix"
     if module is None and _NORM.search(name):
         return "norm"
-    return "bias" if "bias" in leaf else "vector"
+    if "bias" in leaf:
+        return "bias"
+    flat = getattr(tensor, "_is_flat_param", False) or getattr(tensor, "_fsdp_flattened", False)
+    return "flat" if flat else "vector"
 
 
 def parameters_of(optimizer: Optimizer, model: nn.Module | None = None) -> list[Parameter]:
@@ -77,7 +88,9 @@ def parameters_of(optimizer: Optimizer, model: nn.Module | None = None) -> list[
                 names[id(tensor)].append(name)
                 kinds.setdefault(id(tensor), kind_of(name, tensor, module))
     for i, group in enumerate(optimizer.param_groups):
-        given = group.get("param_names") or [None] * len(group["params"])
+        given = group.get("param_names") or []
+        missing = len(group["params"]) - len(given)  # parameters that were appended without a name
+        given = [*given, *[None] * missing] if missing >= 0 else [None] * len(group["params"])
         for tensor, name in zip(group["params"], given, strict=True):
             held[id(tensor)].append(i)
             if id(tensor) not in tensors:

@@ -51,12 +51,11 @@ def rates(
             f"warmup: {warmup}, final: {final}, with a schedule that is no name; they shape a named schedule, others "
             "bring their own"
         )
+    schedule, times = unwrapped(schedule)
     if isinstance(schedule, ReduceLROnPlateau):
         raise ValueError("schedule: ReduceLROnPlateau follows a loss that is not known yet; give a name or the factors")
-    while isinstance(getattr(schedule, "scheduler", None), LRScheduler):  # Accelerate's wrapper
-        schedule = schedule.scheduler
     if hasattr(schedule, "step") and hasattr(schedule, "optimizer"):
-        return _stepped(optimizer, schedule, steps, interval)
+        return _stepped(optimizer, schedule, steps, interval, times)
     # A group that a scheduler has been made for says what its rate starts from.
     start = [float(group.get("initial_lr", own)) for group, own in zip(optimizer.param_groups, lr, strict=True)]
     if schedule is None:
@@ -69,6 +68,20 @@ def rates(
     if len(wrong):
         raise ValueError(f"schedule: {factors[wrong[0]]} at step {wrong[0]}; finite factors of 0 or more are needed")
     return np.outer(start, factors), np.repeat(decay[:, None], steps, 1)
+
+
+def unwrapped(schedule) -> tuple:
+    """A torch scheduler out of its wrapper, and how often Accelerate's steps it at a step of the optimizer: once for
+    each process, whose batches it counts. 0: once, as it is, which is also what DeepSpeed makes of a wrapped one."""
+    times = 0
+    while not isinstance(schedule, LRScheduler) and isinstance(getattr(schedule, "scheduler", None), LRScheduler):
+        counted = type(schedule).__name__ == "AcceleratedScheduler"
+        if counted and schedule.step_with_optimizer and not schedule.split_batches:
+            from accelerate.state import AcceleratorState
+
+            times = AcceleratorState().num_processes
+        schedule = schedule.scheduler
+    return schedule, times
 
 
 def _given(schedule, steps: int, interval: int) -> np.ndarray:
@@ -87,8 +100,9 @@ def _given(schedule, steps: int, interval: int) -> np.ndarray:
     return factors
 
 
-def _stepped(optimizer: Optimizer, scheduler, steps: int, interval: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a copy of a torch scheduler makes of copies of the groups, which hold no parameters."""
+def _stepped(optimizer: Optimizer, scheduler, steps: int, interval: int, times: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a copy of a torch scheduler makes of copies of the groups, which hold no parameters. times: as
+    :func:`unwrapped` says."""
     real = scheduler.optimizer
     if len(real.param_groups) != len(optimizer.param_groups):
         raise ValueError(
@@ -110,8 +124,10 @@ def _stepped(optimizer: Optimizer, scheduler, steps: int, interval: int) -> tupl
         try:
             scheduler = copy.deepcopy(scheduler, memo)
             for t in range(steps):
-                if t and t % interval == 0:
-                    scheduler.step()
+                for _ in range((times or 1) if t and t % interval == 0 else 0):
+                    ended = getattr(scheduler, "_step_count", 0) > getattr(scheduler, "total_steps", np.inf)
+                    if not (times and ended):  # Accelerate leaves OneCycleLR at its end
+                        scheduler.step()
                 for i, group in enumerate(stand_in.param_groups):
                     found[:, i, t] = float(group["lr"]), float(group.get("weight_decay", 0.0))
         except Exception as error:

@@ -29,8 +29,8 @@ class DecayRecorder:
 
     What a step was made of comes from ``explanation()`` of :class:`adamw_book.AdamW`, and for other optimizers from the
     parameters before and after it, of which a copy is kept during a recorded step. Of a decay that is not decoupled
-    only the whole step is known: it stands as the gradient step. :meth:`lightning` and :meth:`hugging_face` give
-    callbacks for their trainers.
+    only the whole step is known: it stands as the gradient step. Groups and parameters that join are recorded from
+    then on. :meth:`lightning` and :meth:`hugging_face` give callbacks for their trainers.
     """
 
     def __init__(self, optimizer: Optimizer | None = None, model: nn.Module | None = None, every: int = 1) -> None:
@@ -48,14 +48,10 @@ class DecayRecorder:
         if self._hooks:
             raise RuntimeError("attach: an optimizer is attached; detach() it first")
         optimizer = torch_optimizer(optimizer)
-        kinds = {id(p.tensor): p.kind for p in parameters_of(optimizer, model)}
-        self._kinds = [[(p, kinds[id(p)]) for p in group["params"]] for group in optimizer.param_groups]
-        self._how = [_how(optimizer, i) for i in range(len(self._kinds))]
-        self._left = [1.0] * len(self._kinds)
-        self._start: dict[tuple[int, str], float] = {}
-        self._optimizer, self._explained = optimizer, getattr(optimizer, "explain", None)
-        if self._explained is not None:
-            optimizer.explain = True
+        self._optimizer, self._model, self._explained = optimizer, model, getattr(optimizer, "explain", None)
+        self._held, self._how = [], []
+        self._alone: dict[Tensor, float] = {}  # the norm that decay alone would leave, of each that took part
+        self._look()
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -70,7 +66,21 @@ class DecayRecorder:
             self._optimizer.explain = self._explained
         self._hooks = []
 
+    def _look(self) -> None:
+        """Take the groups as they are: since the last step others may have joined, or parameters in them."""
+        groups = self._optimizer.param_groups
+        held = [[id(p) for p in group["params"]] for group in groups]
+        if held == self._held:
+            return
+        kinds = {id(p.tensor): p.kind for p in parameters_of(self._optimizer, self._model)}
+        known = {tuple(ids): how for ids, how in zip(self._held, self._how, strict=True)}
+        self._how = [known.get(tuple(ids)) or _how(self._optimizer, i) for i, ids in enumerate(held)]
+        self._held, self._kinds = held, [[(p, kinds[id(p)]) for p in group["params"]] for group in groups]
+
     def _before(self, optimizer: Optimizer, args, kwargs) -> None:
+        self._look()
+        if self._explained is not None and not optimizer.explain:
+            optimizer.explain = True  # it stands in the first group, which a checkpoint may have replaced
         self._shares = []
         for how, group in zip(self._how, optimizer.param_groups, strict=True):
             lr, weight_decay = float(group["lr"]), float(group.get("weight_decay", 0.0))
@@ -86,29 +96,34 @@ class DecayRecorder:
             explained = None if self._explained is None else optimizer.explanation()
             for i, own in enumerate(self._kinds):
                 self._record(i, own, optimizer.param_groups[i], explained)
-        self._left = [left * (1 - share) for left, share in zip(self._left, self._shares, strict=True)]
+        for own, share in zip(self._kinds, self._shares, strict=True):
+            for p, _ in own:
+                if p in self._alone and p.grad is not None:
+                    self._alone[p] *= 1 - share
         self._steps += 1
 
     def _record(self, i: int, own: list[tuple[Tensor, str]], group: dict, explained) -> None:
         sums, counts = defaultdict(lambda: torch.zeros(4, dtype=torch.float64)), defaultdict(int)
+        alone = defaultdict(float)
         for p, kind in own:
             if explained is not None and p in explained:
                 norms = [float(norm) for norm in explained[p]]
                 product = 0.0 if math.isnan(norms[3]) else norms[1] * norms[2] * norms[3]
-                sums[kind] += torch.tensor([norms[0] ** 2, norms[1] ** 2, norms[2] ** 2, product], dtype=torch.float64)
+                own_sums = torch.tensor([norms[0] ** 2, norms[1] ** 2, norms[2] ** 2, product], dtype=torch.float64)
             elif explained is None and p.grad is not None:
                 before = self._copies[i][p].double().flatten().cpu()
                 decay = self._shares[i] * before
                 gradient = before - p.detach().double().flatten().cpu() - decay
-                sums[kind] += torch.stack([before @ before, decay @ decay, gradient @ gradient, decay @ gradient])
+                own_sums = torch.stack([before @ before, decay @ decay, gradient @ gradient, decay @ gradient])
             else:
                 continue  # without a gradient it took no part
+            sums[kind] += own_sums
             counts[kind] += p.numel()
+            alone[kind] += self._alone.setdefault(p, math.sqrt(own_sums[0])) ** 2
         lr, share = float(group["lr"]), self._shares[i]
         beta1 = float(group["betas"][0]) if "betas" in group else math.nan
         for kind, (param, decay, gradient, product) in ((kind, s.tolist()) for kind, s in sums.items()):
             cosine = product / math.sqrt(decay * gradient) if decay * gradient else math.nan
-            start = self._start.setdefault((i, kind), math.sqrt(param))
             self._rows.append(
                 {
                     "step": self._steps,
@@ -119,7 +134,7 @@ class DecayRecorder:
                     "decay_norm": math.sqrt(decay),
                     "gradient_norm": math.sqrt(gradient),
                     "cosine": cosine,
-                    "decay_alone": start * self._left[i],
+                    "decay_alone": math.sqrt(alone[kind]),
                     "equilibrium_norm": lr * math.sqrt(counts[kind] / (2 * share)) if 0 < share < 1 else math.nan,
                     "noise_gradient_norm": lr * math.sqrt(counts[kind] * (1 - beta1) / (1 + beta1)),
                 }
@@ -129,9 +144,10 @@ class DecayRecorder:
         """One row a recorded step, group and kind: Euclidean norms of the parameters before the step, of the decay and
         of the gradient step, and the cosine between the two (1: the gradient shrinks, too; 0 in equilibrium).
 
-        Theory beside it, for the rate and decay of that step: ``decay_alone``, the initial norm · ∏(1 − η_tλ);
-        ``equilibrium_norm``, √(η n/2λ), to which gradients of noise lead (closed forms F4 and F10); and
-        ``noise_gradient_norm``, η√(n(1−β₁)/(1+β₁)), the size of Adam's step under them.
+        Theory beside it, for the rate and decay of that step: ``decay_alone``, the initial norm · ∏(1 − η_tλ), of
+        each parameter from the first row on in which it took part; ``equilibrium_norm``, √(η n/2λ), to which gradients
+        of noise lead (closed forms F4 and F10); and ``noise_gradient_norm``, η√(n(1−β₁)/(1+β₁)), the size of Adam's
+        step under them.
         """
         return pd.DataFrame(self._rows, columns=[*COLUMNS, *THEORY])
 
@@ -205,9 +221,15 @@ class DecayRecorder:
 
 
 def _how(optimizer: Optimizer, i: int) -> Decay:
-    """How the decay of group ``i`` acts, tried at the rate that it has now."""
+    """How the decay of group ``i`` acts, tried at the rate that it has now, or begins from; one that is 0 may rise."""
     group, where = optimizer.param_groups[i], f"in group {i}"
     lr, weight_decay = value_of(group, "lr", where), value_of(group, "weight_decay", where)
-    if not weight_decay:
+    if "weight_decay" not in group or not group["params"]:
         return Decay("none")
-    return decay_of(optimizer, group, lr or 1e-3, max(p.ndim for p in group["params"]))
+    axes = max(p.ndim for p in group["params"])
+    try:
+        return decay_of(optimizer, group, lr or float(group.get("initial_lr") or 1e-3), axes)
+    except ValueError:
+        if weight_decay:
+            raise
+        return Decay("none")  # nothing decays yet, and what will is not told from the gradient step

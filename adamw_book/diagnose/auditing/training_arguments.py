@@ -45,9 +45,11 @@ def run_of(arguments, model: nn.Module | None, steps=None, batch_size=None, data
     else it is None), and where the number of steps cannot be told.
     """
     name = str(getattr(arguments.optim, "value", arguments.optim))
-    if not name.startswith("adamw"):
+    # "galore_adamw" and its like make groups of their own, in which weight_decay is not the Trainer's.
+    if not name.removeprefix("paged_").startswith("adamw"):
         raise ValueError(
-            f"optim: {name!r} is no AdamW; audit the optimizer itself: audit(trainer.create_optimizer(), …)"
+            f"optim: {name!r} is no AdamW, or not the Trainer's groups; audit the optimizer itself: "
+            "audit(trainer.create_optimizer(), …)"
         )
     kind = str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type))
     if named and kind not in _SCHEDULES:
