@@ -10,31 +10,31 @@ import torch
 from .finding import Finding
 from .parameters import Parameter
 
-GROUPS = """\
-nn, spared = torch.nn, {{}}  # a tied tensor stands in it once
-matrices = nn.Linear | nn.Bilinear | nn.Embedding | nn.EmbeddingBag | nn.RNNBase
-matrices |= nn.RNNCellBase | nn.MultiheadAttention | nn.modules.conv._ConvNd
+SPARED = """\
+spared = {}  # a tied tensor stands in it once
 for module in model.modules():
     norm = "norm" in type(module).__name__.lower()
-    shaped = hasattr(module, "normalized_shape")  # a norm, of any number of axes
-    for name, p in module.named_parameters(recurse=False):
-        matrix = isinstance(module, matrices) and "weight" in name  # FSDP keeps it 1-D
-        narrow = p.ndim < 2 or norm and sum(length > 1 for length in p.shape) < 2
-        spared[p] = not matrix and (shaped or narrow)
+    for p in module.parameters(recurse=False):
+        axes = sum(length > 1 for length in p.shape) if norm else p.ndim
+        spared[p] = axes < 2 or hasattr(module, "normalized_shape")
+"""
+SPARED_BY_NAME = """\
+spared = {  # FSDP has made the shapes flat
+    p: "bias" in name or "norm" in name.lower() for name, p in model.named_parameters()
+}
+"""
+GROUPS = """\
 groups = [
     {{"params": [p for p in spared if not spared[p]], "weight_decay": {weight_decay:g}}},
     {{"params": [p for p in spared if spared[p]], "weight_decay": 0.0}},
 ]
 optimizer = torch.optim.AdamW(groups, lr={lr})"""
-# Beside what FSDP has made flat only names tell.
-BY_NAME = """\
-spared = [p for name, p in model.named_parameters() if "bias" in name or "norm" in name]
-groups = [{"params": spared, "weight_decay": 0.0}, …]"""
 
 
-def paste(lr: str, weight_decay: float) -> str:
-    """Parameter groups, ready to paste: matrices and embeddings decayed, biases, norms and gains exempt."""
-    return GROUPS.format(lr=lr, weight_decay=weight_decay)
+def paste(lr: str, weight_decay: float, by_name: bool = False) -> str:
+    """Parameter groups, ready to paste: matrices and embeddings decayed, biases, norms and gains exempt. by_name: told
+    by nothing else."""
+    return (SPARED_BY_NAME if by_name else SPARED) + GROUPS.format(lr=lr, weight_decay=weight_decay)
 
 
 def listed(parameters: Sequence[Parameter], most: int = 3) -> str:
@@ -74,6 +74,7 @@ def of_parameters(
 
     usual = max((decays(p) for p in decayed), default=0.0)
     flat = [p for p in held if p.kind == "flat"]
+    shapeless = flat or any(p.kind in ("matrix", "embedding") and p.tensor.ndim < 2 for p in held)
     find(
         "in_two_groups",
         "error",
@@ -97,7 +98,7 @@ def of_parameters(
         "warning",
         [p for p in decayed if p.kind in ("bias", "norm", "vector")],
         "{} of kind bias, norm or gain {are} decayed; most recipes exempt them.",
-        BY_NAME if flat else paste(lr, usual),
+        paste(lr, usual, by_name=bool(shapeless)),
     )
     find(
         "flat",
