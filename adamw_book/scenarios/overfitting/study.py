@@ -8,7 +8,7 @@ from adamw_book.evidence import Claim
 from adamw_book.protocol import Contrast, Measurement, Protocol
 
 from .pull import PULL, SILENCED, WEAK_GRADIENTS, just_silenced, measure_pull, pull_effects, weak_over_strong
-from .tasks import ADDITION, DIGITS, FINER, PRIMARY, TRAIN
+from .tasks import ADDITION, DIGITS, PRIMARY, TRAIN
 
 GENERALIZATION = Claim(
     id="overfitting.generalization",
@@ -31,7 +31,7 @@ def pulls(seeds: Sequence[int]) -> pd.DataFrame:
 
 PROTOCOL = Protocol(
     chapter="generalization/overfitting",
-    conditions={**DIGITS, f"{PRIMARY}, 108 configurations": FINER, ADDITION.task.name: ADDITION},
+    conditions={**DIGITS, ADDITION.task.name: ADDITION},
     claims={
         WEAK_GRADIENTS: lambda tables: pull_effects(tables["pulls"]),
         GENERALIZATION: Contrast(conditions=list(DIGITS)),

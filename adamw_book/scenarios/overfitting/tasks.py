@@ -2,8 +2,6 @@
 labels; and addition modulo a small prime, where a network that fits its training set perfectly does or does not find
 the rule."""
 
-from dataclasses import replace
-
 from adamw_book.data import Splits, digits_splits, modular_addition
 from adamw_book.models import CNN, MLP, RNN, QuadraticMLP
 from adamw_book.protocol import Condition
@@ -60,7 +58,6 @@ def condition(model: str, labels: str) -> Condition:
 DIGITS = {f"{model} · {labels}": condition(model, labels) for labels in LABEL_NOISE for model in MODELS}
 
 PRIMARY = "CNN, GroupNorm · 20% wrong labels"
-FINER = replace(DIGITS[PRIMARY], search=NORMALISED | {"count": 108})  # does the answer hang on how densely one looks?
 
 PRIME, SHARE, WIDTH = 23, 0.6, 64
 ADDITION = Condition(
