@@ -25,13 +25,16 @@ FENCE = re.compile(r"(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:-]+)\} *(?P<argument>.
 ROLE = re.compile(r"\{(?P<name>[a-z][\w:-]*)\}`(?P<text>[^`]+)`")
 # In code, braces may be doubled (an f-string), and what is no role may look like one: f"`{this}` or `{that}`".
 ROLE_IN_CODE = re.compile(r"\{?\{(?P<name>cite:[pt]|doc|ref|eq|numref|term|index)\}\}?`(?P<text>[^`{}]+)`")
+# A fold in the sentences that a cell computes: where it begins, and ends
+FOLD_IN_CODE = re.compile(r'":{3,}\{?\{dropdown\}\}? *(?P<title>[^"]*)"|"(?P<end>:{3,})"')
 CHAPTER = re.compile(r'"\.\./(?P<name>\{\w+\})\.(?:ipynb|html)"')
 LINK = re.compile(r'(?P<before>\]\(|href=")\.\./(?P<name>[\w/]+)\.(?:ipynb|html)')
 EQUATION = re.compile(r"\$\$(?P<body>.+?)\$\$(?: *\((?P<label>[\w-]+)\))?", re.DOTALL)
 LABEL = re.compile(r"^\((?P<label>[\w-]+)\)= *\n+", re.MULTILINE)
 HEADING = re.compile(r"^#+ +(.+)", re.MULTILINE)
 RAW = re.compile(
-    r"\{[a-z][\w:-]*\}\}?`|^[ >]*(?:`{3,}|:{3,})\{|^[ >]*:{3,}|^\([\w-]+\)=|\$\$ *\([\w-]+\)|^:\w+:|^%", re.MULTILINE
+    r"\{[a-z][\w:-]*\}\}?`|(?:^[ >]*|\")(?:`{3,}|:{3,})\{|(?:^[ >]*|\"):{3,}|^\([\w-]+\)=|\$\$ *\([\w-]+\)|^:\w+:|^%",
+    re.MULTILINE,
 )
 NOTES = ("admonition", "note", "tip", "hint", "important", "warning", "seealso")
 
@@ -125,9 +128,10 @@ class Translator:
 
     def code(self, text: str) -> str:
         """The code of a cell; roles in the sentences that it computes become words and links, and so do addresses of
-        chapters (`"../{chapter}.ipynb"`)."""
+        chapters (`"../{chapter}.ipynb"`). A fold that it writes line by line becomes one of HTML."""
         if self.site:
             text = CHAPTER.sub(lambda found: f'"{self.url(self._beside(found["name"]))}"', text)
+        text = FOLD_IN_CODE.sub(_fold_in_code, text)
         return ROLE_IN_CODE.sub(lambda found: self._role(found["name"], found["text"], here=False), text)
 
     def output(self, text: str, kind: str) -> str:
@@ -274,3 +278,8 @@ class Translator:
 def details(summary: str, body: str) -> str:
     """A part that opens on a click. The blank lines make programs read `body` as Markdown."""
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
+
+
+def _fold_in_code(found: re.Match) -> str:
+    begin, end = details(found["title"] or "", "").replace("\n", "\\n").split("\\n\\n\\n\\n")
+    return f'"\\n{end}"' if found["end"] else f'"{begin}\\n"'

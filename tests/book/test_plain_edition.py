@@ -202,6 +202,17 @@ def test_results_stand_in_it_and_lead_to_the_pages(book: Book):
     assert not found["metadata"] and found["execution_count"] is None
 
 
+def test_a_fold_that_a_cell_writes_is_one_when_the_cell_is_run_again(book: Book):
+    code = (
+        """lines = ["before", "", f":::{{dropdown}} All {n}", "* one", ":::"]\nother = [":::{dropdown} Two", ":::"]"""
+    )
+    made = Translator(book, "chapters/preface", SITE).code(code)
+    exec(made, found := {"n": 2})
+    assert "\n".join(found["lines"]) == ("before\n\n<details>\n<summary>All 2</summary>\n\n* one\n\n</details>")
+    assert found["other"][0] == "<details>\n<summary>Two</summary>\n" and raw_constructs(made) == []
+    assert raw_constructs(code) == ['":::{', '":::', '":::{', '":::']
+
+
 def test_the_edition_is_written_anew(tmp_path: Path):
     folder = tmp_path / "notebooks"
     (folder / "chapters").mkdir(parents=True)

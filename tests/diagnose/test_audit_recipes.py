@@ -77,6 +77,9 @@ def test_each_recipe_has_its_source_in_the_bibliography():
     keys = set(re.findall(r"^@\w+\{([^,]+),", (BOOK / "chapters/references.bib").read_text(), re.MULTILINE))
     assert list(SOURCES) == list(RECIPES)
     assert {source.cite for source in SOURCES.values()} <= keys
+    guide = (BOOK / "chapters/practice/field_guide.ipynb").read_text(encoding="utf-8")
+    for name, source in SOURCES.items():
+        assert f'\\"{name}\\": \\"{{cite:p}}`{source.cite}`\\"' in guide
 
 
 def test_what_is_derived_follows_from_what_the_sources_say():
