@@ -23,7 +23,7 @@ STAMP = $(VENV)/.installed
 $(shell test ! -e $(STAMP) || $(BIN) -c pass >/dev/null 2>&1 || rm -f $(STAMP))
 
 .NOTPARALLEL:
-.PHONY: help book pdf test test-elsewhere engines pages audit-pages serve lint bench evidence stability again lock clean
+.PHONY: help book pdf test test-elsewhere engines pages audit-pages alone serve lint bench evidence stability again lock clean
 
 help:
 	@echo 'make book        execute every chapter and build the pages in _build/html'
@@ -33,6 +33,7 @@ help:
 	@echo 'make engines     install Ray, Dask, Flower, torchao, ONNX Runtime, Lightning and transformers, so that their tests run, too'
 	@echo 'make pages       check the built pages in Chromium'
 	@echo 'make audit-pages a table of every page and what may be wrong with it: zeros where zeros belong'
+	@echo 'make alone       run each notebook for Colab alone, with the packages that Colab has (PYTHON=python3.13)'
 	@echo 'make serve       show the built book on http://127.0.0.1:$(PORT)  (PORT=...)'
 	@echo 'make lint        ruff'
 	@echo 'make bench       the benchmarks'
@@ -86,6 +87,12 @@ pages: $(STAMP)
 
 audit-pages: $(STAMP)
 	@$(BIN) tools/audit_pages.py
+
+# In an environment of its own, of the Python that PYTHON names.
+alone: $(STAMP)
+	"$(PYTHON)" -m venv --clear _build/colab
+	_build/colab/bin/python -m pip install --disable-pip-version-check --quiet --requirement tools/colab.txt
+	@$(BIN) tools/alone.py _build/colab/bin/python
 
 serve: $(STAMP)
 	@$(BIN) tools/serve.py "$(PORT)"

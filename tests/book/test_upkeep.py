@@ -15,7 +15,9 @@ import yaml
 
 psutil = pytest.importorskip("psutil", reason="the book's tools are not installed: pip install -r requirements.txt")
 pytest.importorskip("sphinx", reason="the book's tools are not installed: pip install -r requirements.txt")
+nbformat = pytest.importorskip("nbformat", reason="the book's tools are not installed: pip install -r requirements.txt")
 
+import alone  # noqa: E402
 import audit_pages  # noqa: E402
 import outward_links  # noqa: E402
 from build_status import table  # noqa: E402
@@ -140,12 +142,35 @@ def test_what_the_nightly_and_the_weekly_run_find_becomes_an_issue():
     crons = [entry["cron"] for entry in read[True]["schedule"]]
     assert [len(cron.split()) for cron in crons] == [5, 5] and crons[0].endswith("* * *") and crons[1].endswith("* * 1")
     assert read["permissions"] == {"contents": "read"}
-    for name, other in (("newest", crons[1]), ("links", crons[0])):
+    for name, other in (("newest", crons[1]), ("links", crons[0]), ("alone", crons[0])):
         job = read["jobs"][name]
         assert job["if"] == f"github.event.schedule != '{other}'" and job["permissions"]["issues"] == "write"
         last = job["steps"][-1]
         assert last["if"] == "failure()" and last["run"].startswith("bash .github/say_so.sh ")
     assert subprocess.run(["bash", "-n", ROOT / ".github" / "say_so.sh"]).returncode == 0
+
+
+def test_each_notebook_is_run_alone_and_what_fails_or_changes_packages_is_named(monkeypatch, tmp_path: Path, capsys):
+    def written(root: Path, folder: Path, origin) -> None:
+        assert re.fullmatch("[0-9a-f]{40}", origin.commit) and origin.repository == ROOT.as_uri()
+        for name, code in {"good": "import os; assert os.listdir() == []", "bad": "1 / 0"}.items():
+            folder.mkdir(exist_ok=True)
+            cells = [nbformat.v4.new_code_cell(code)]
+            nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{name}.ipynb")
+
+    monkeypatch.setattr(alone, "write_plain", written)
+    for name in ("JUPYTER_PATH", "OMP_NUM_THREADS", "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    freezes = iter(["a==1", "a==1", "a==1", "a==2"])
+    monkeypatch.setattr(alone, "packages", lambda python: next(freezes))
+    assert alone.main(sys.executable) == 1
+    printed = capsys.readouterr().out
+    assert (
+        "good.ipynb: passed" in printed and "ZeroDivisionError" in printed and "1 failed; packages unchanged" in printed
+    )
+    assert alone.main(sys.executable, "good") == 1  # for its packages
+    assert "0 failed; packages CHANGED" in capsys.readouterr().out
+    assert alone.main(str(tmp_path / "python9")) == 2 and "is no program" in capsys.readouterr().err
 
 
 def test_the_nightly_run_skips_the_tests_that_need_a_browser_or_a_built_book(tmp_path: Path):
