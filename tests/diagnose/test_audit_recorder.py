@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from specimens import Doubled
+from specimens import Deaf, Doubled
 from torch import nn
 
 import adamw_book
@@ -207,6 +207,23 @@ def test_a_share_that_is_not_lr_times_weight_decay(make):
     np.testing.assert_allclose(table["decay_norm"], 1e-2 * table["param_norm"], rtol=1e-4)
     np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)
     np.testing.assert_allclose(table["equilibrium_norm"], 1e-2 * np.sqrt(4 / 2e-2), rtol=1e-4)
+
+
+def test_a_step_that_calls_the_step_of_its_base_is_recorded_once():
+    """Where the base class has been used before, torch calls the hooks of both; and a step that broke is no step."""
+    Deaf([nn.Parameter(torch.ones(2, 2))])
+    optimizer = Doubled([w := nn.Parameter(torch.ones(2, 2))], lr=1e-2, weight_decay=0.5)
+    with DecayRecorder(optimizer) as recorder:
+        w.grad = torch.zeros(2, 2)
+        optimizer.step()
+        w.grad = None
+        with pytest.raises(AttributeError):
+            optimizer.step()
+        w.grad = torch.zeros(2, 2)
+        optimizer.step()
+    table = recorder.table()
+    assert table["step"].tolist() == [0, 1]
+    np.testing.assert_allclose(table["decay_norm"], 1e-2 * table["param_norm"], rtol=1e-4)
 
 
 def test_the_cosine_is_1_where_the_gradient_shrinks_the_weights_too():

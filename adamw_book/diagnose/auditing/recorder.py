@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 
 import pandas as pd
@@ -18,6 +19,7 @@ from .rates import value_of
 
 COLUMNS = ["step", "group", "kind", "lr", "param_norm", "decay_norm", "gradient_norm", "cosine"]
 THEORY = ["decay_alone", "equilibrium_norm", "noise_gradient_norm"]
+_HOOKED = Optimizer.profile_hook_step(lambda optimizer: None).__code__  # of every step that calls hooks
 
 
 class DecayRecorder:
@@ -78,6 +80,8 @@ class DecayRecorder:
         self._held, self._kinds = held, [[(p, kinds[id(p)]) for p in group["params"]] for group in groups]
 
     def _before(self, optimizer: Optimizer, args, kwargs) -> None:
+        if _within_a_step(optimizer):
+            return
         self._look()
         if self._explained is not None and not optimizer.explain:
             optimizer.explain = True  # it stands in the first group, which a checkpoint may have replaced
@@ -92,6 +96,8 @@ class DecayRecorder:
             self._copies = [{p: p.detach().clone() for p, _ in own} for own in self._kinds]
 
     def _after(self, optimizer: Optimizer, args, kwargs) -> None:
+        if _within_a_step(optimizer):
+            return
         if self._now:
             explained = None if self._explained is None else optimizer.explanation()
             for i, own in enumerate(self._kinds):
@@ -218,6 +224,16 @@ class DecayRecorder:
                 recorder.detach()
 
         return Record()
+
+
+def _within_a_step(optimizer: Optimizer) -> bool:
+    """Whether a hook is called from a step that another step has called, as where a class extends torch's: torch may
+    call the hooks of both."""
+    frame, steps = sys._getframe(2), 0
+    while frame is not None and steps < 2:
+        steps += frame.f_code is _HOOKED and frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return steps > 1
 
 
 def _how(optimizer: Optimizer, i: int) -> Decay:
