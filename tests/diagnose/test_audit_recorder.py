@@ -209,6 +209,31 @@ def test_a_share_that_is_not_lr_times_weight_decay(make):
     np.testing.assert_allclose(table["equilibrium_norm"], 1e-2 * np.sqrt(4 / 2e-2), rtol=1e-4)
 
 
+def test_a_step_that_calls_its_parents_is_one_step():
+    class Own(torch.optim.AdamW):
+        broken = False
+
+        def step(self, closure=None):
+            super().step()
+            if self.broken:
+                raise RuntimeError("out of memory")
+
+    torch.optim.AdamW([nn.Parameter(torch.ones(1))])  # from now on torch hooks the parent's step, too
+    w = nn.Parameter(torch.ones(2, 2))
+    optimizer = Own([w], lr=1e-2, weight_decay=0.5)
+    with DecayRecorder(optimizer) as recorder:
+        for optimizer.broken in (False, True, False, False):
+            w.grad = torch.zeros(2, 2)
+            try:
+                optimizer.step()
+            except RuntimeError:
+                w.data.div_(0.995)  # undone
+    table = recorder.table()
+    assert table["step"].tolist() == [0, 1, 2]
+    np.testing.assert_allclose(table["decay_norm"], 5e-3 * table["param_norm"], rtol=1e-6)
+    np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)
+
+
 def test_the_cosine_is_1_where_the_gradient_shrinks_the_weights_too():
     for sign in (1.0, -1.0):
         for kind in (adamw_book.AdamW, torch.optim.AdamW):

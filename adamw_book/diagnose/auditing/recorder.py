@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 
 import pandas as pd
@@ -78,6 +79,8 @@ class DecayRecorder:
         self._held, self._kinds = held, [[(p, kinds[id(p)]) for p in group["params"]] for group in groups]
 
     def _before(self, optimizer: Optimizer, args, kwargs) -> None:
+        if _nested(optimizer):
+            return
         self._look()
         if self._explained is not None and not optimizer.explain:
             optimizer.explain = True  # it stands in the first group, which a checkpoint may have replaced
@@ -92,6 +95,8 @@ class DecayRecorder:
             self._copies = [{p: p.detach().clone() for p, _ in own} for own in self._kinds]
 
     def _after(self, optimizer: Optimizer, args, kwargs) -> None:
+        if _nested(optimizer):
+            return
         if self._now:
             explained = None if self._explained is None else optimizer.explanation()
             for i, own in enumerate(self._kinds):
@@ -218,6 +223,15 @@ class DecayRecorder:
                 recorder.detach()
 
         return Record()
+
+
+def _nested(optimizer: Optimizer) -> bool:
+    """Whether a hook is called by a step within a step, as of a class that calls its parent's: torch hooks both."""
+    step = sys._getframe(2)
+    outer = step.f_back
+    while outer is not None and not (outer.f_code is step.f_code and outer.f_locals.get("self") is optimizer):
+        outer = outer.f_back
+    return outer is not None
 
 
 def _how(optimizer: Optimizer, i: int) -> Decay:
