@@ -86,6 +86,30 @@ def test_lightning_leaves_the_recorder_free_when_a_run_breaks(lightning):
     assert recorder.table()["step"].max() == 2 + 16
 
 
+def test_lightning_records_a_backbone_from_the_epoch_in_which_it_is_unfrozen(lightning):
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.head = network(), nn.Linear(2, 2)
+
+        def training_step(self, batch, index):
+            return self.head(self.backbone(batch[0])).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.head.parameters(), lr=1e-2, weight_decay=0.5)
+
+    recorder = DecayRecorder()
+    unfreeze = lightning.callbacks.BackboneFinetuning(unfreeze_backbone_at_epoch=1, verbose=False)
+    trainer = lightning.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[recorder.lightning(), unfreeze],
+    )  # fmt: skip
+    trainer.fit(Module(), DataLoader(TensorDataset(torch.ones(64, 4)), 8))
+    table = recorder.table().groupby("group")
+    assert table["step"].min().to_dict() == {0: 0, 1: 8} and table["step"].max().to_dict() == {0: 15, 1: 15}
+    assert set(table.get_group(1)["kind"]) == {"matrix", "bias"}  # the callback leaves out norms that it does not train
+
+
 def test_an_audit_in_lightning_says_what_its_run_does(lightning):
     found = []
 

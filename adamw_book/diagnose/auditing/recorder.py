@@ -19,7 +19,6 @@ from .rates import value_of
 
 COLUMNS = ["step", "group", "kind", "lr", "param_norm", "decay_norm", "gradient_norm", "cosine"]
 THEORY = ["decay_alone", "equilibrium_norm", "noise_gradient_norm"]
-_HOOKED = Optimizer.profile_hook_step(lambda optimizer: None).__code__  # of every step that calls hooks
 
 
 class DecayRecorder:
@@ -80,7 +79,7 @@ class DecayRecorder:
         self._held, self._kinds = held, [[(p, kinds[id(p)]) for p in group["params"]] for group in groups]
 
     def _before(self, optimizer: Optimizer, args, kwargs) -> None:
-        if _within_a_step(optimizer):
+        if _nested(optimizer):
             return
         self._look()
         if self._explained is not None and not optimizer.explain:
@@ -96,7 +95,7 @@ class DecayRecorder:
             self._copies = [{p: p.detach().clone() for p, _ in own} for own in self._kinds]
 
     def _after(self, optimizer: Optimizer, args, kwargs) -> None:
-        if _within_a_step(optimizer):
+        if _nested(optimizer):
             return
         if self._now:
             explained = None if self._explained is None else optimizer.explanation()
@@ -226,14 +225,13 @@ class DecayRecorder:
         return Record()
 
 
-def _within_a_step(optimizer: Optimizer) -> bool:
-    """Whether a hook is called from a step that another step has called, as where a class extends torch's: torch may
-    call the hooks of both."""
-    frame, steps = sys._getframe(2), 0
-    while frame is not None and steps < 2:
-        steps += frame.f_code is _HOOKED and frame.f_locals.get("self") is optimizer
-        frame = frame.f_back
-    return steps > 1
+def _nested(optimizer: Optimizer) -> bool:
+    """Whether a hook is called by a step within a step, as of a class that calls its parent's: torch hooks both."""
+    step = sys._getframe(2)
+    outer = step.f_back
+    while outer is not None and not (outer.f_code is step.f_code and outer.f_locals.get("self") is optimizer):
+        outer = outer.f_back
+    return outer is not None
 
 
 def _how(optimizer: Optimizer, i: int) -> Decay:
