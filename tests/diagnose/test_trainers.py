@@ -107,7 +107,7 @@ def test_lightning_records_a_backbone_from_the_epoch_in_which_it_is_unfrozen(lig
     trainer.fit(Module(), DataLoader(TensorDataset(torch.ones(64, 4)), 8))
     table = recorder.table().groupby("group")
     assert table["step"].min().to_dict() == {0: 0, 1: 8} and table["step"].max().to_dict() == {0: 15, 1: 15}
-    assert set(table.get_group(1)["kind"]) == {"matrix", "bias"}  # the callback leaves out norms that it does not train
+    assert set(table.get_group(1)["kind"]) == {"matrix", "bias", "norm"}
 
 
 def test_an_audit_in_lightning_says_what_its_run_does(lightning):
