@@ -405,7 +405,7 @@ def test_a_penalty_beside_a_decay_of_0_is_coupled_and_not_nothing():
 
 
 def test_a_decay_beside_a_penalty_is_decoupled():
-    optimizer = adamw_book.AdamW([matrix()], lr=1e-2, weight_decay=1.0, l2=0.1)
+    optimizer = adamw_book.AdamW([matrix()], lr=0.1, weight_decay=0.1, l2=0.1)  # a rate that the trial sees
     found = audit(optimizer, steps=50)
     assert codes(found) == [] and found.table["remaining"][0] == pytest.approx(0.99**50)
 

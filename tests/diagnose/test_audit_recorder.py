@@ -9,7 +9,8 @@ from specimens import Deaf, Doubled
 from torch import nn
 
 import adamw_book
-from adamw_book.diagnose import DecayRecorder
+from adamw_book.diagnose import DecayRecorder, auditing
+from adamw_book.diagnose.auditing.decay import Decay
 
 
 def run(kind, every: int = 3, record: bool = True, steps: int = 60, **hyper):
@@ -148,16 +149,34 @@ def test_groups_and_parameters_that_join_are_recorded_from_then_on(kind):
     np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)
 
 
-def test_a_parameter_that_is_unfrozen_starts_from_the_norm_that_it_has_then():
+def test_a_parameter_that_is_frozen_rests_and_begins_with_the_norm_that_it_has_then():
     early, late = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
     with DecayRecorder(optimizer := torch.optim.AdamW([early, late], lr=1e-2, weight_decay=0.5)) as recorder:
-        for t in range(6):
+        for t in range(8):
             early.grad = torch.zeros(2, 2)
-            late.grad = torch.zeros(2, 2) if t > 3 else None
+            late.grad = torch.zeros(2, 2) if t in (3, 4, 7) else None
             optimizer.step()
     table = recorder.table()
     np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)
-    assert table["param_norm"].iloc[4] > 1.4 * table["param_norm"].iloc[3]
+    shares = np.array([[0, 0], [1, 0], [2, 0], [3, 0], [4, 1], [5, 2], [6, 2], [7, 2]])
+    norms = 2 * 0.995**shares * [[1, t in (3, 4, 7)] for t in range(8)]
+    np.testing.assert_allclose(table["param_norm"], np.linalg.norm(norms, axis=1), rtol=1e-6)
+
+
+def test_a_group_that_stays_as_it_is_is_tried_once(monkeypatch):
+    tried = []
+    monkeypatch.setattr(auditing.recorder, "decay_of", lambda *given: tried.append(given[1]) or Decay("decoupled"))
+    first, second, third = (nn.Parameter(torch.ones(2, 2)) for _ in range(3))
+    optimizer = torch.optim.AdamW([first], lr=1e-2, weight_decay=0.5)
+    with DecayRecorder(optimizer):
+        optimizer.step()
+        optimizer.add_param_group({"params": [second]})
+        optimizer.step()
+        optimizer.step()
+        optimizer.param_groups[1]["params"].append(third)
+        optimizer.step()
+    known, joined = optimizer.param_groups
+    assert [group is known for group in tried] == [True, False, False] and tried[1] is tried[2] is joined
 
 
 @pytest.mark.parametrize("kind", [adamw_book.AdamW, torch.optim.AdamW])
