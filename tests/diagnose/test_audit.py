@@ -198,6 +198,58 @@ def test_a_decay_that_ignores_lr_rests_where_lr_is_0_and_has_the_floor_of_the_la
     assert found.table["noise_floor"][0] == pytest.approx(5e-4 / math.sqrt(2e-2))
 
 
+class OnlyMatrices(Deaf):
+    def step(self, closure=None):
+        super().step()
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.mul_(1 - group["lr"] * group["weight_decay"] * (p.ndim > 1))
+
+
+def test_groups_that_differ_in_their_axes_are_tried_apart():
+    found = audit(OnlyMatrices([{"params": [matrix()]}, {"params": [nn.Parameter(torch.ones(2))]}]), steps=100)
+    assert found.table["decay"].tolist() == ["decoupled", "ignored"]
+    assert found.table["remaining"].tolist() == pytest.approx([0.999**100, 1.0])
+
+
+@pytest.mark.parametrize("flag", ["capturable", "differentiable"])
+def test_a_copy_runs_on_the_cpu_whatever_the_run_needs(flag: str):
+    found = audit(torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0, **{flag: True}), steps=50)
+    assert found.table["decay"].tolist() == ["decoupled"]
+
+
+class Wrapper(torch.optim.Optimizer):
+    """Shows the groups of the optimizer that it holds."""
+
+    def __init__(self, optimizer) -> None:
+        self.optimizer, self.defaults, self.param_groups = optimizer, optimizer.defaults, optimizer.param_groups
+
+    def step(self, closure=None):
+        self.optimizer.step()
+
+
+def test_an_optimizer_is_found_in_wrappers_and_a_schedule_of_a_wrapper_touches_nothing():
+    optimizer = torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0)
+    wrapper = Wrapper(Wrapper(optimizer))
+    schedule = lr_scheduler.StepLR(wrapper, 10, 0.5)
+    found = audit(wrapper, steps=20, schedule=schedule)
+    assert found.table["remaining"][0] == pytest.approx(0.99**10 * 0.995**10)
+    assert optimizer.param_groups[0]["lr"] == 1e-2 and schedule.last_epoch == 0
+
+
+def test_a_scheduler_may_change_weight_decay_and_read_the_defaults():
+    class Both(lr_scheduler.LRScheduler):
+        def get_lr(self):
+            for group in self.optimizer.param_groups:
+                group["weight_decay"] = 1.0 + self.last_epoch
+            return [self.optimizer.defaults["lr"] for _ in self.base_lrs]
+
+    optimizer = torch.optim.AdamW([matrix()], lr=1e-2)
+    found = audit(optimizer, steps=3, schedule=Both(optimizer))
+    assert found.table["remaining"][0] == pytest.approx(0.99 * 0.98 * 0.97)
+    assert found.table["weight_decay"][0] == pytest.approx(3.0)
+
+
 class Closure(torch.optim.AdamW):
     def step(self, closure):
         super().step(closure)
@@ -273,12 +325,22 @@ def test_what_the_trainer_makes_of_its_arguments():
         assert found.table["warmup_steps"][0] == steps
     found = audit(arguments(**settings, adam_beta1=0.5, adam_beta2=0.8, lr_scheduler_type="constant"))
     assert found.table["rotation_per_step"][0] == pytest.approx(math.sqrt(2e-3 / 3))
+    assert audit(arguments(**settings, warmup_steps=1)).table["warmup_steps"][0] == 1  # a step, not all of the run
+    whole, half = (audit(arguments(**settings), steps=n).table["timescales_in_run"][0] for n in (None, 100))
+    assert half == pytest.approx(whole / 2)
     # a LayerNorm is exempt whatever its name
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     found = audit(arguments(**settings), model)
     assert found.table[["group", "kind", "weight_decay"]].values.tolist() == [
         [0, "matrix", 0.1], [1, "bias", 0.0], [1, "norm", 0.0],
     ]  # fmt: skip
+
+
+def test_the_trainer_leaves_out_what_is_frozen():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[0].requires_grad_(False)
+    found = audit(arguments(weight_decay=0.1, learning_rate=1e-2, max_steps=200), model)
+    assert found.table["tensors"].tolist() == [1, 1] and not {"frozen_held", "not_held"} & set(codes(found))
 
 
 @pytest.mark.parametrize(("accumulated", "steps"), [(1, 3 * 126), (4, 3 * 32)])

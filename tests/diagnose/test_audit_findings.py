@@ -140,6 +140,24 @@ def test_only_what_should_be_exempt_is_decayed():
     assert found["no_decay"].startswith("weight_decay is 0 for every matrix: ")
 
 
+def test_a_frozen_matrix_that_decays_stands_for_no_other():
+    frozen, trained = matrix(), matrix()
+    frozen.requires_grad_(False)
+    groups = [{"params": [frozen], "weight_decay": 1.0}, {"params": [trained], "weight_decay": 0.0}]
+    found = {f.code: f.text for f in audit(torch.optim.AdamW(groups, lr=1e-2), steps=50).findings}
+    assert found["no_decay"].startswith("weight_decay is 0 for every matrix: ")
+
+
+def test_of_a_share_above_one_nothing_else_is_said():
+    for weight_decay in (15.0, 25.0):  # the weights shrink, the weights grow
+        found = audit_numbers(lr=0.1, weight_decay=weight_decay, steps=10)
+        assert [finding["code"] for finding in found["findings"]] == ["share_above_one"]
+        assert found["rotation_per_step"] is None
+    assert audit_numbers(lr=0.1, weight_decay=0.0, steps=10)["rotation_per_step"] == 0
+    # the peak that a run reaches, not the one that its schedule could
+    assert "share_above_one" not in numbers(lr=0.1, weight_decay=15.0, steps=1, schedule="linear")
+
+
 def test_the_numbers_in_a_text_are_those_of_the_run():
     [text] = [f["text"] for f in audit_numbers(0.1, 2.0, 100, beta1=0.9)["findings"] if "momentum" in f["code"]]
     assert "reaches 0.2: a weight is forgotten within 5 steps" in text and "forgets a gradient (10 steps)" in text
@@ -493,6 +511,12 @@ def test_a_tied_tensor_is_decayed_once_a_step():
         p.grad = torch.zeros_like(p)
     optimizer.step()
     torch.testing.assert_close(model.head.weight.detach(), start * 0.99)
+
+
+def test_a_tensor_under_two_names_of_one_module_is_tied_too():
+    model = nn.Module()
+    model.first = model.second = matrix()
+    assert "tied" in codes(audit(torch.optim.AdamW(model.parameters(), lr=1e-2), model, 1000))
 
 
 def test_a_module_under_two_names_is_tied_too():

@@ -245,6 +245,25 @@ def test_a_step_that_calls_the_step_of_its_base_is_recorded_once():
     np.testing.assert_allclose(table["decay_norm"], 1e-2 * table["param_norm"], rtol=1e-4)
 
 
+def test_a_step_that_another_optimizer_or_a_method_takes_is_recorded():
+    class Own(torch.optim.AdamW):
+        def train(self):
+            self.step()
+
+    class Outer(torch.optim.SGD):
+        def step(self, closure=None):
+            inner.step()
+
+    w = nn.Parameter(torch.ones(2, 2))
+    inner = Own([w], lr=1e-2, weight_decay=0.5)
+    outer = Outer([nn.Parameter(torch.ones(1))], lr=1e-2)
+    with DecayRecorder(inner) as recorder:
+        w.grad = torch.zeros(2, 2)
+        inner.train()
+        outer.step()
+    assert recorder.table()["step"].tolist() == [0, 1]
+
+
 def test_the_cosine_is_1_where_the_gradient_shrinks_the_weights_too():
     for sign in (1.0, -1.0):
         for kind in (adamw_book.AdamW, torch.optim.AdamW):
