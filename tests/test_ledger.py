@@ -731,7 +731,7 @@ def test_leaves_says_how_often_other_seeds_do_that(root, recorded, live, tuning)
     rng = np.random.default_rng(0)
     draws, means = rng.normal(size=(100_000, recorded)), rng.normal(0, 1 / np.sqrt(live), 100_000)
     reach = np.hypot(1, tuning) * stats.t.ppf(0.975, recorded - 1) * draws.std(1, ddof=1)
-    reach = (reach if tuning else 1.959964 * draws.std(1)) / np.sqrt(recorded)
+    reach /= np.sqrt(recorded)
     often = 100 * np.mean(np.abs(draws.mean(1) - means) > reach)
     total, one = float(np.hypot(1, tuning)), ledger.read("toy.lift", root).effects["depth 8"]
     one = dataclasses.replace(one, mean=0.0, low=-total, high=total, n=recorded)

@@ -339,10 +339,8 @@ def test_a_clear_choice_leaves_the_paired_difference_and_nothing_to_the_tuning()
     control = Side("Adam", sides(clear, [second, second]).scores, sides(clear, [second, second]).values, decayed=False)
     effect = smoothed(sides(clear, [first, second]), control, "test accuracy")
     plain = Effect.of(pd.Series(first - second, range(100, 108)), "AdamW", "Adam", "test accuracy")
-    wider = 2.364624 / 1.959964 * np.sqrt(8 / 7)
-    assert effect.mean == plain.mean and (effect.low, effect.high) == effect.by_seeds
-    assert effect.mean - effect.low == pytest.approx(wider * (plain.mean - plain.low), rel=1e-6)
-    assert effect.high - effect.mean == pytest.approx(wider * (plain.high - plain.mean), rel=1e-6)
+    assert effect.mean == plain.mean and (effect.low, effect.high) == effect.by_seeds == (plain.low, plain.high)
+    assert effect.error == plain.error
     assert effect.by_tuning == (effect.mean, effect.mean) and effect.undecayed == ()
     lower = smoothed(sides(clear, [first, second]), control, "test accuracy", higher_is_better=False)
     assert lower.mean == -plain.mean
@@ -489,7 +487,7 @@ def test_the_probability_is_below_a_twentieth_exactly_where_the_interval_exclude
 
 def measured(mean, error):
     """An effect with a given mean and standard error."""
-    reach = 1.959964 * error
+    reach = 2.200985 * error  # Student's t of 12 values
     series = pd.Series([mean - error, mean + error], dtype=float)
     return Effect("AdamW", "Adam", "test accuracy", series, mean, mean - reach, mean + reach, 0.95, 12)
 
@@ -544,17 +542,27 @@ def test_the_level_of_the_effects_is_not_that_of_the_pooled_interval():
             for name, (low, high) in bounds.items()
         }
 
-    usual, narrow = pooled(at(0.95, 1.959964)), pooled(at(0.8, 1.281552))
+    usual, narrow = pooled(at(0.95, 2.200985)), pooled(at(0.8, 1.363430))
     assert (narrow.mean, narrow.low, narrow.high) == pytest.approx((usual.mean, usual.low, usual.high), rel=1e-5)
     assert usual.confidence == narrow.confidence == 0.95
 
 
+def test_the_error_of_tuned_arms_is_that_of_their_parts():
+    """Of which each has its own degrees of freedom: two values say little, yet the interval knows that already."""
+    found = tuned(0.3, [3 * 2.068658] * 2, [4 * 4.302653] * 2, 2)
+    assert found.error == pytest.approx(5.0, rel=1e-6)
+    others = {"b": measured(6.0, 5.0), "c": measured(-8.0, 5.0)}
+    assert pooled({"a": found} | others).mean == pytest.approx((0.3 + 6.0 - 8.0) / 3, rel=1e-3)
+
+
 def test_of_many_regimes_those_stand_that_survive_their_number():
-    effects = {str(i): measured(0.02, 0.02 / z) for i, z in enumerate([3.5, 2.2, 2.0, 0.5, 0.4, 0.3, 0.2, 0.1])}
-    assert surviving(effects) == {"0"}  # p = .002, .031 > 2/8 · .05, …
-    assert surviving({name: effects[name] for name in ("0", "1", "2")}) == {"0", "1", "2"}
-    # the largest that passes carries all before it: p = .033 > .0167, .042 > .033, .043 < .05
-    assert surviving({str(z): measured(0.02, 0.02 / z) for z in (2.17, 2.054, 2.044)}) == {"2.17", "2.054", "2.044"}
+    def of(*p):
+        return {str(one): measured(0.02, 0.02 / stats.t.isf(one / 2, 11)) for one in p}
+
+    assert surviving(of(0.002, 0.031, 0.046, 0.6, 0.7, 0.75, 0.8, 0.9)) == {"0.002"}  # .031 > 2/8 · .05, …
+    assert surviving(of(0.002, 0.031, 0.046)) == {"0.002", "0.031", "0.046"}
+    # the largest that passes carries all before it: .033 > .0167, .042 > .033, .043 < .05
+    assert surviving(of(0.033, 0.042, 0.043)) == {"0.033", "0.042", "0.043"}
     assert surviving({}) == set()
 
 

@@ -42,8 +42,7 @@ def pooled(effects: Mapping[str, Effect], confidence: float = 0.95) -> Pooled:
     if len(effects) < 2 or len(metrics) > 1:
         raise ValueError(f"effects hold {len(effects)} regime(s) in {sorted(metrics)}; expected two or more in one")
     means = np.array([effect.mean for effect in effects.values()])
-    half = stats.norm.ppf((1 + next(iter(effects.values())).confidence) / 2)
-    errors = np.array([(effect.high - effect.low) / 2 / half for effect in effects.values()])
+    errors = np.array([effect.error for effect in effects.values()])
     k, spread = len(means), np.ptp(means)
     if not errors.any():
         if spread == 0:

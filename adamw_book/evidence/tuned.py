@@ -71,12 +71,11 @@ def smoothed(
 
     The tuning seeds are resampled and the choice is made again in each resample; the effect is the mean over these
     choices (a smoothed bootstrap, Efron 2014, JASA 109:991), so that a tie between two configurations is no coin toss.
-    Its interval has two parts. *By seeds*: the BCa bootstrap over the evaluation seeds of the differences, each side
-    being the mix of configurations that tuning chooses, made wider as Student's t is wider than the normal (a bootstrap
-    of few values is too narrow: Hesterberg 2015, Am. Stat. 69:371). *By tuning*: the infinitesimal jackknife over the
-    tuning seeds (Efron's Theorem 1, with its correction for the finite number of resamples) of the evaluation means of
-    what was chosen, these drawn together as far as the evaluation seeds cannot tell them apart (James and Stein). Both
-    sides draw the same seeds. The parts add as independent errors do.
+    Its interval has two parts. *By seeds*: that of `Effect.of` over the evaluation seeds of the differences, each side
+    being the mix of configurations that tuning chooses. *By tuning*: the infinitesimal jackknife over the tuning seeds
+    (Efron's Theorem 1, with its correction for the finite number of resamples) of the evaluation means of what was
+    chosen, these drawn together as far as the evaluation seeds cannot tell them apart (James and Stein). Both sides
+    draw the same seeds. The parts add as independent errors do.
 
     The second part follows Student's t, with no more degrees of freedom than it has values to go by: the tuning seeds
     less one, or the configurations that were chosen from, of both sides, less one. For where the judged metric has
@@ -111,18 +110,15 @@ def smoothed(
     seeds = treatment.values.index
     differences = pd.Series(sign * (mixes[0] - mixes[1]), index=seeds, name="value")
     effect = Effect.of(differences, treatment.arm, control.arm, metric, confidence)
-    quantile, n, mean = (1 + confidence) / 2, effect.n, effect.mean
-    wider = stats.t.ppf(quantile, n - 1) / stats.norm.ppf(quantile) * math.sqrt(n / (n - 1))
-    below, above = wider * (mean - effect.low), wider * (effect.high - mean)
+    mean, by_seeds = effect.mean, (effect.low, effect.high)
     freedom = int(min(len(treatment.scores), chosen_from)) - 1
-    reach = stats.t.ppf(quantile, freedom) * _jackknife(means[0] - means[1], counts)
-    bounds = mean - math.hypot(below, reach), mean + math.hypot(above, reach)
-    bounds = *bounds, mean - below, mean + above, mean - reach, mean + reach
-    low, high, *parts = _rounded(differences.to_numpy(), *bounds)
-    by_seeds, by_tuning = tuple(parts[:2]), tuple(parts[2:])
+    reach = stats.t.ppf((1 + confidence) / 2, freedom) * _jackknife(means[0] - means[1], counts)
+    bounds = mean - math.hypot(mean - effect.low, reach), mean + math.hypot(effect.high - mean, reach)
+    low, high, *by_tuning = _rounded(differences.to_numpy(), *bounds, mean - reach, mean + reach)
     return replace(
-        effect, low=low, high=high, by_seeds=by_seeds, by_tuning=by_tuning, freedom=freedom, undecayed=tuple(undecayed)
-    )
+        effect, low=low, high=high, by_seeds=by_seeds, by_tuning=tuple(by_tuning), freedom=freedom,
+        undecayed=tuple(undecayed),
+    )  # fmt: skip
 
 
 def _alike(treatment: Side, control: Side) -> None:

@@ -212,12 +212,9 @@ def leaves(recorded: Effect, live: Effect) -> str:
 
 def _by_seeds_alone(recorded: Effect, live: int) -> float:
     """How often a mean over so many other seeds leaves the recorded interval, if the true mean is the same."""
-    n, upper = recorded.n, (1 + recorded.confidence) / 2
+    n = recorded.n
     low, high = recorded.by_seeds or (recorded.low, recorded.high)
-    if recorded.by_seeds:  # as wide as Student's t
-        quantile = stats.t.ppf(upper, n - 1)
-    else:  # the bootstrap's: as wide as the normal, and without √(n / (n − 1))
-        quantile = stats.norm.ppf(upper) * math.sqrt(1 - 1 / n)
+    quantile = stats.t.ppf((1 + recorded.confidence) / 2, n - 1)
     error = (high - low) / 2 / quantile * math.sqrt(1 + n / live)
     if error == 0:
         return 0.0
