@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from adamw_book import ledger, overview
-from adamw_book.evidence import OUTCOMES, Claim, Effect
+from adamw_book.evidence import CONFIGURATION, OUTCOMES, Claim, Effect
 from adamw_book.scenarios import ON_DEMAND, STUDIES, study
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "chapters" / "practice" / "ledger.ipynb"
@@ -50,6 +50,15 @@ def test_every_claim_has_a_name_that_fits_in_the_order_of_the_book():
     assert list(overview.NAMES) == [claim.id for claim in claims()]
     assert len(set(overview.NAMES.values())) == len(overview.NAMES)
     assert max(map(len, overview.NAMES.values())) <= 26  # characters beside the axis of a narrow figure
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_all_that_tuning_might_have_chosen_was_evaluated(name):
+    record = next(r for r in RECORDS if r.claim.id.startswith(f"{name}."))
+    if "candidates" in record.tables and "evaluation" in record.tables:
+        ran, keys = record.tables["evaluation"], ["condition", "arm", *CONFIGURATION]
+        both = record.tables["candidates"][keys].merge(ran[keys].drop_duplicates(), how="left", indicator="evaluated")
+        assert (both["evaluated"] == "both").all()
 
 
 # ---- The chapter's prose
