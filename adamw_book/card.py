@@ -87,10 +87,9 @@ def claim_card(claim: Claim, effects: Mapping[str, Effect], note: str = "") -> S
         about.append(("The effect", "a mean over what tuning might have chosen, not the difference of two winners"))
     others = {regime: effect for regime, effect in effects.items() if regime != claim.primary}
     rows = [(regime, effect, "; ".join(effect.remarks())) for regime, effect in others.items()]
-    contrasts = {effect.contrast for effect in effects.values()}
-    own = {regime: f"{e.contrast}: " if len(contrasts) > 1 else "" for regime, e in effects.items()}
-    alike = len(contrasts) == 1 and not claim.arithmetic  # a formula's regimes have no mean of interest
-    closing = " ".join(filter(None, (_common(effects) if alike else "", note)))
+    alike = len({effect.contrast for effect in effects.values()}) == 1
+    own = {regime: "" if alike else f"{e.contrast}: " for regime, e in effects.items()}
+    closing = " ".join(filter(None, (_common(claim, effects), note)))
     close = _close(claim, primary)
 
     about = [(key, text) for key, text in about if text]
@@ -138,11 +137,11 @@ def _close(claim: Claim, effect: Effect) -> str:
     )
 
 
-def _common(effects: Mapping[str, Effect]) -> str:
-    """What all regimes have in common."""
-    if len(effects) < 3:
+def _common(claim: Claim, effects: Mapping[str, Effect]) -> str:
+    """What all regimes have in common; nothing for those of different contrasts, and for a formula's."""
+    if claim.arithmetic or len(effects) < 3 or len({effect.contrast for effect in effects.values()}) > 1:
         return ""
-    found, unit = pooled(effects), unit_of(next(iter(effects.values())).metric)
+    found, unit = pooled(effects), unit_of(claim.metric)
     mean, interval = found.parts(unit)
     spread, _ = printed(unit, found.tau, found.low, found.high, sign=False)
     return f"Over all {found.n} regimes: {mean} {interval}, with a spread between regimes of {spread}."
@@ -170,9 +169,7 @@ def verdict_table(
         parts = deciding[r.claim.id].parts()
         parts += (_probability(chance[r.claim.id]),) if r.claim.id in chance else ()
         statement = names[r.claim.id] if names else r.claim.statement
-        common = ""
-        if together and not r.claim.arithmetic:  # a formula's regimes have no mean of interest
-            common = _common(r.effects)
+        common = _common(r.claim, r.effects) if together else ""
         title = chapter = _title(r.chapter)
         html = escape(chapter)
         if address:
@@ -186,8 +183,8 @@ def verdict_table(
         effect = " ".join(filter(None, (*parts, common)))
         lines.append(_row(title, statement, f"{SYMBOLS[r.verdict]} {r.verdict}", effect))
     caption = (
-        "The verdicts, and the effects that decide. p: how often an effect at least as large would come out if there "
-        "were none, after Holm's correction for the number of these claims; verdicts go by the interval, uncorrected"
+        "The verdicts, and the effects that decide. p: the probability of so large an effect if there were none, "
+        "raised by Holm's correction for the number of these claims; verdicts go by the interval, uncorrected"
     )
     html = (
         f'<style>{_STYLE}</style><table class="verdict-table"><caption>{caption}</caption><thead><tr>'

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from .evidence import OUTCOMES, Effect, decide, holm, surviving
+from .evidence import OUTCOMES, Effect, comparable, decide, holm, surviving
 from .ledger import Record
 
 # Short names, in the order of the source.
@@ -77,9 +77,10 @@ def chances(records: Iterable[Record]) -> dict[str, float]:
 
 
 def sides(record: Record) -> tuple[int, int]:
-    """How many regimes of a record favour its claim and how many say the opposite, by `decide`, once their number is
-    counted (`surviving`)."""
-    found = [decide(record.effects[regime], record.claim) for regime in surviving(record.effects)]
+    """How many regimes of a record favour its claim and how many say the opposite, by `decide`, of those that are
+    `comparable` and once their number is counted (`surviving`)."""
+    own = comparable(record.claim, record.effects)
+    found = [decide(own[regime], record.claim) for regime in surviving(own)]
     return found.count("supported"), found.count("opposite")
 
 
@@ -111,12 +112,20 @@ def told(
         said += f": {effect.contrast} {' '.join(effect.parts())}"
         if chance is not None and chance > 0.05 and record.verdict in ("supported", "opposite"):
             said += f", and p = {chance:.2f} once the book's claims are counted"
-        if len(record.effects) > 1:
-            said += "; of {} regimes {} for it, {} against".format(len(record.effects), *sides(record))
+        if len(own := comparable(record.claim, record.effects)) > 1:
+            said += "; of {} regimes {} for it, {} against".format(len(own), *sides(record))
     name = NAMES[record.claim.id].lstrip("… ")
     title = record.page.rpartition("/")[2].replace("_", " ")
     name = name[0].upper() + name[1:] if name[0].isascii() else name  # a symbol stays as it is
     return f"* **{name}** ([{title}]({address(record.page)})). {text} ({said}.)"
+
+
+def steady(records: Iterable[Record], again: pd.DataFrame) -> dict[str, bool]:
+    """For each claim that is supported or opposite, whether every run of `make stability` (``again``) that there is of
+    it said the same."""
+    said = again.groupby("claim")["verdict"].agg(set)
+    signed = [r for r in records if r.verdict in ("supported", "opposite") and r.claim.id in said]
+    return {r.claim.id: said[r.claim.id] == {r.verdict} for r in signed}
 
 
 def in_deltas(record: Record, regime: str) -> Effect:

@@ -127,6 +127,21 @@ def record(verdict="supported", claim=CLAIM):
     return SimpleNamespace(claim=claim, verdict=verdict, page="part/some_chapter", effects=found)
 
 
+def test_a_claim_with_a_sign_is_steady_where_every_other_tuning_said_the_same():
+    own = [dataclasses.replace(CLAIM, id=f"toy.{name}") for name in ("firm", "weak", "open", "new")]
+    verdicts = ("opposite", "supported", "undecided", "supported")
+    records = [record(verdict, claim) for verdict, claim in zip(verdicts, own, strict=True)]
+    said = {"firm": ["opposite"] * 4, "weak": ["supported", "undecided"], "open": ["undecided"] * 4}
+    again = pd.DataFrame([(f"toy.{c}", v) for c, own in said.items() for v in own], columns=["claim", "verdict"])
+    assert overview.steady(records, again) == {"toy.firm": True, "toy.weak": False}
+
+
+def test_regimes_against_another_rival_do_not_count():
+    found = record()
+    found.effects["RNN"] = dataclasses.replace(found.effects["RNN"], control="Adam")
+    assert overview.sides(found) == (1, 1) and "; of 3 regimes 1 for it, 1 against" in overview.told(found, {})
+
+
 def test_what_is_told_of_a_claim():
     said = overview.told(record(), {"supported": "Without it {effects[CNN]}."}, chance=0.22)
     assert said.startswith(

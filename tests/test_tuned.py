@@ -15,6 +15,7 @@ from adamw_book.evidence import (
     Effect,
     Side,
     choose,
+    comparable,
     comparison,
     decide,
     divided,
@@ -617,7 +618,12 @@ def test_the_primary_regime_alone_decides():
     assert verdict(PRIMARY, effects) == "no effect that matters"
     assert list(judgements(PRIMARY, effects).values()) == ["no effect that matters", "supported", "opposite"]
     assert divided(PRIMARY, effects) and not divided(PRIMARY, {"a": effects["a"], "b": effects["b"]})
-    weak = {f"{i}": measured(0.0, 0.001) for i in range(20)} | {"b": effects["b"], "c": measured(-0.006, 0.0025)}
+    nothing = {f"{i}": measured(0.0, 0.001) for i in range(19)} | {"a": measured(0.0, 0.001)}
+    weak = nothing | {"b": effects["b"], "c": measured(-0.006, 0.0025)}
     assert decide(weak["c"], PRIMARY) == "opposite" and not divided(PRIMARY, weak)  # one of 22 by chance
+    other = effects | {"c": replace(effects["c"], control="another rival")}  # another question
+    assert list(comparable(PRIMARY, other)) == ["a", "b"] and not divided(PRIMARY, other)
+    with pytest.raises(ValueError, match=r"effects hold 3 regime\(s\): test accuracy against Adam, .* another rival; "):
+        pooled(other)
     with pytest.raises(ValueError, match="effects lack the primary regime 'a' of claim toy.lift; they have 'b'"):
         verdict(PRIMARY, {"b": effects["b"]})

@@ -13,7 +13,7 @@ further columns for conditions (depth, label noise, ...). A configuration is (lr
 tables, not models.
 """
 
-from .claims import MIN_SEEDS, OUTCOMES, Claim, close_call, decide, divided, judgements, verdict
+from .claims import MIN_SEEDS, OUTCOMES, Claim, close_call, comparable, decide, divided, judgements, verdict
 from .comparison import Effect, paired, printed, show, unit_of
 from .designs import choose, edge_of, picks, resampled_counts, scores_of, search
 from .grids import grid, retrain
@@ -31,6 +31,7 @@ __all__ = [
     "Side",
     "choose",
     "close_call",
+    "comparable",
     "decide",
     "divided",
     "edge_of",

@@ -108,11 +108,17 @@ def judgements(claim: Claim, effects: Mapping[str, Effect]) -> dict[str, str]:
     return {regime: decide(effect, claim) for regime, effect in effects.items()}
 
 
+def comparable(claim: Claim, effects: Mapping[str, Effect]) -> dict[str, Effect]:
+    """The regimes that put the claim's own question: those with the control of its primary regime. Against another
+    control it is another question, and says nothing for or against the claim."""
+    control = effects[claim.primary].control
+    return {regime: effect for regime, effect in effects.items() if effect.control == control}
+
+
 def divided(claim: Claim, effects: Mapping[str, Effect]) -> bool:
-    """Whether the map holds both a supported and an opposite regime once their number is counted (`surviving`)."""
-    standing = surviving(effects)
-    found = {decide(effects[regime], claim) for regime in standing}
-    return {"supported", "opposite"} <= found
+    """Whether the map holds both a supported and an opposite regime once their number is counted (`surviving`), of
+    those that are `comparable`."""
+    return {"supported", "opposite"} <= {decide(effects[one], claim) for one in surviving(comparable(claim, effects))}
 
 
 def verdict(claim: Claim, effects: Mapping[str, Effect]) -> str:

@@ -36,11 +36,12 @@ def pooled(effects: Mapping[str, Effect], confidence: float = 0.95) -> Pooled:
     as their degrees of freedom. The interval is Hartung and Knapp's (2001, Stat. Med. 20:1771), Student's t with one
     degree less than there are regimes; their factor, never taken below 1, is 1 with this τ². Regimes of identical runs
     count with the smallest error of the others; where all are such, the spread of their means is all there is. Raises
-    ValueError for fewer than two effects or several metrics.
+    ValueError for fewer than two effects, several metrics or several controls.
     """
-    metrics = {effect.metric for effect in effects.values()}
-    if len(effects) < 2 or len(metrics) > 1:
-        raise ValueError(f"effects hold {len(effects)} regime(s) in {sorted(metrics)}; expected two or more in one")
+    kinds = {(effect.metric, effect.control) for effect in effects.values()}
+    if len(effects) < 2 or len(kinds) > 1:
+        told = ", ".join(f"{metric} against {control}" for metric, control in sorted(kinds))
+        raise ValueError(f"effects hold {len(effects)} regime(s): {told or 'none'}; expected two or more of one kind")
     means = np.array([effect.mean for effect in effects.values()])
     errors = np.array([effect.error for effect in effects.values()])
     k, spread = len(means), np.ptp(means)
