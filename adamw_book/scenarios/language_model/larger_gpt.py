@@ -28,9 +28,9 @@ LENGTH, TIMES = 256, 10
 PRIMARY = "10 million weights · one pass"
 AGAIN = "10 million weights · a tenth of the windows, ten times"
 
-# By reckoning, not yet by validation data: the edges that a record names will say. A penalty matters where ℓ|w| is
-# comparable with the gradient's entries. These shrink as 1/√parameters where the gradient's norm stays, so ℓ lies
-# about √300 times lower than the small model's; both decays span as many powers of ten.
+# The ranges are reckoned, not settled on a card: the edges that a record names will say how well. A penalty matters
+# where ℓ|w| is comparable with the gradient's entries. The gradient's norm is much the same in both models once they
+# have begun, so with 300 times as many entries each is √300 times smaller, and so is ℓ. Both decays span one ratio.
 LARGE = Setting(
     model={"vocabulary": VOCABULARY, "context": LENGTH, "width": 384, "depth": 6, "heads": 6},
     batch=32,
