@@ -134,8 +134,14 @@ def test_what_is_measured_is_of_the_text_that_is_read():
     assert shown <= set("".join(library().values()).encode())
 
 
-def test_the_whole_protocol_in_small(card):
-    asked = []
+def test_the_whole_protocol_in_small(card, monkeypatch):
+    asked, corpora, windows_read = [], set(), outliers.windows_read
+
+    def reading(length, corpus=text.library_text):
+        corpora.add(corpus)
+        return windows_read(length, corpus)
+
+    monkeypatch.setattr(outliers, "windows_read", reading)
 
     def part(name, function):
         asked.append((name, torch.get_float32_matmul_precision()))
@@ -147,7 +153,7 @@ def test_the_whole_protocol_in_small(card):
     tables = found.run(part)
     names = [f"{what} of {name}" for name in full.conditions for what in ("tuning", "evaluation")]
     assert asked == [(name, "high") for name in [*names, "corpus"]]
-    assert torch.get_float32_matmul_precision() == before
+    assert torch.get_float32_matmul_precision() == before and corpora == {library}
     assert set(tables["tuning"]["seed"]) == {40, 41} and set(tables["evaluation"]["seed"]) == set(range(4000, 4006))
     measured = {"test bits per byte", "weight norm", rows.LEFT, outliers.WEIGHTS, outliers.LARGEST}
     assert measured | {f"test bits per {kind} byte" for kind in tasks.FREQUENCY} < set(tables["evaluation"]["metric"])
