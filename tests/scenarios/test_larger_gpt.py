@@ -195,7 +195,8 @@ def no_card(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_without_a_card_the_command_says_what_would_do_and_writes_nothing(no_card, capsys):
+def test_without_a_card_the_command_says_what_would_do_and_writes_nothing(no_card, monkeypatch, capsys):
+    monkeypatch.setattr(larger_gpt, "STUDY", larger_gpt.on_demand(larger_gpt.protocol(TINY)))  # or a failure takes days
     assert command_line.main(["evidence", "--chapter", "larger_gpt"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("evidence: larger_gpt trains") and line.endswith("one with 16 GB of memory or more would do")
