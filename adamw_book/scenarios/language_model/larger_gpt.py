@@ -64,7 +64,7 @@ def read(setting: Setting) -> pd.DataFrame:
 def protocol(setting: Setting) -> Protocol:
     """The two conditions with the models and the text of a setting: every window once, or a tenth of them ten times."""
     few = setting.steps * setting.batch // TIMES
-    # The windows that are met again are not judged: to read 1,920 of 256 bytes at once takes 12 GB a model.
+    # The windows that are met again are not judged: to read 1,920 of 256 bytes at once takes 17 GB a model.
     again = replace(condition(AGAIN, windows=few, setting=setting), judged=("test",))
     conditions = {PRIMARY: condition(PRIMARY, setting=setting), AGAIN: again}
     return Protocol(
