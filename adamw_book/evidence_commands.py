@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
             except (ValueError, OSError) as error:  # no such backend, or no cluster where one is said to be
                 return refused(f"{options.command}: --backend {options.backend}: {error}")
             return run_for(options.command, chapters)
-    except ImportError as error:  # of what an extra brings: it says which
+    except (ImportError, ledger.Unavailable) as error:  # an extra, a GPU: it says which
         return refused(f"{options.command}: {error}")
 
 

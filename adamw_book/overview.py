@@ -41,6 +41,7 @@ NAMES = {
     "learning_rate_schedules.interplay": "new schedule, new decay",
     "learning_rate_schedules.timescale": "timescale carries over",
     "language_model.next_byte": "better language model",
+    "larger_gpt.next_byte": "better larger GPT",
     "federated_learning.consensus": "better common model",
     "federated_learning.agreement": "clients agree more",
     "quantization.precision": "4 bits cost less",

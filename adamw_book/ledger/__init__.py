@@ -12,7 +12,7 @@ from .checks import check
 from .files import find_root
 from .records import Record, leaves, read, read_all
 from .stability import again, kept, master_seeds, read_stability, recorded, stability, write_stability
-from .study import PROBE, Study, fingerprint, probe_rows
+from .study import PROBE, Study, Unavailable, fingerprint, probe_rows
 from .unfinished import Unfinished
 from .writing import write
 
@@ -20,6 +20,7 @@ __all__ = [
     "PROBE",
     "Record",
     "Study",
+    "Unavailable",
     "Unfinished",
     "again",
     "check",

@@ -15,6 +15,10 @@ from ..evidence import Claim, Effect
 PROBE = ["run", "step", "metric", "value", "atol", "rtol"]
 
 
+class Unavailable(RuntimeError):
+    """What a study needs and this machine lacks, such as a GPU; the message says what would do."""
+
+
 @dataclass(frozen=True)
 class Study:
     """A chapter's full protocol.

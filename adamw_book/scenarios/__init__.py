@@ -22,8 +22,9 @@ STUDIES = {
     "federated_learning": "adamw_book.scenarios.federated_learning.study",
     "quantization": "adamw_book.scenarios.quantization.study",
 }
-ON_DEMAND = {  # that need an extra of the package, and are run where they are named
+ON_DEMAND = {  # that need an extra of the package or a GPU, say so where it is missing, and run where they are named
     "transformer": "adamw_book.scenarios.transfer_learning.transformer",
+    "larger_gpt": "adamw_book.scenarios.language_model.larger_gpt",
 }
 
 

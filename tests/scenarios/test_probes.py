@@ -11,7 +11,7 @@ from adamw_book.ledger import PROBE
 from adamw_book.scenarios import STUDIES, study
 
 
-@pytest.mark.parametrize("chapter", STUDIES)
+@pytest.mark.parametrize("chapter", [*STUDIES, "larger_gpt"])
 def test_the_probe_runs_on_the_cpu_and_holds_what_a_record_needs(chapter, monkeypatch):
     found, devices = study(chapter), set()
     ensemble = importlib.import_module("adamw_book.ensemble")

@@ -11,7 +11,7 @@ from adamw_book.ensemble import Snapshot
 from adamw_book.replicas import made
 from adamw_book.task import Task
 
-from .text import text_splits
+from .text import Corpus, library_text, text_splits
 
 WEIGHTS, ACTIVATIONS, LARGEST = "weight kurtosis", "activation kurtosis", "largest activation outlier"
 READ = 32  # windows
@@ -24,9 +24,9 @@ def kurtosis(values: Tensor) -> Tensor:
 
 
 @cache
-def windows_read(length: int) -> Tensor:
+def windows_read(length: int, corpus: Corpus = library_text) -> Tensor:
     """The windows (READ, length) on which activations are looked at, the same for all models: validation text."""
-    return text_splits(0, train=1, validation=READ, test=1, length=length)["validation"][0]
+    return text_splits(0, train=1, validation=READ, test=1, length=length, corpus=corpus)["validation"][0]
 
 
 class _Stream(nn.Module):
@@ -39,14 +39,14 @@ class _Stream(nn.Module):
 
 
 @torch.no_grad()
-def outliers(task: Task, snapshot: Snapshot) -> dict[str, Tensor]:
+def outliers(task: Task, snapshot: Snapshot, corpus: Corpus = library_text) -> dict[str, Tensor]:
     """For each replica (R,): the kurtosis of the entries of a block's matrix, a mean over these; that of the stream's
     activations as it leaves the last block; and the largest of these over their root mean square."""
     matrices = [p.flatten(1) for name, p in snapshot.parameters.items() if name.startswith("blocks") and p.ndim == 3]
     stream = _Stream(made(task.model))
     parameters = {f"model.{name}": p for name, p in snapshot.parameters.items()}
     length = snapshot.parameters["positions.weight"].shape[1]
-    x = windows_read(length).to(matrices[0].device)
+    x = windows_read(length, corpus).to(matrices[0].device)
     h = vmap(lambda own: functional_call(stream, own, (x,)))(parameters).flatten(1)
     return {
         WEIGHTS: torch.stack([kurtosis(matrix) for matrix in matrices]).mean(0),
