@@ -15,12 +15,12 @@ SPURIOUS = Claim(
     id="covariate_shift.spurious",
     tag="3096579",
     statement="AdamW's decay keeps a model from leaning on a coincidental feature: it is more accurate than tuned Adam "
-    "without decay once the coincidence is gone.",
+    "without decay once the coincidence is reversed.",
     source=f"{_SOURCE}.",
     criterion="Both arms tuned by the same law on validation data in which the bit goes with the label as in training; "
     "judged on test data in which it is flipped. Supported: one percentage point or more, with the 95% interval above "
     "zero.",
-    metric="accuracy without the coincidence",
+    metric="accuracy once the coincidence fails",
     smallest_effect=0.01,
     primary="bit · MLP",
     dividing="whether the coincidence ends with the sample or holds in the validation data too",
@@ -29,10 +29,10 @@ KIND = Claim(
     id="covariate_shift.spurious_kind",
     tag="3096579",
     statement="It is the decoupled kind of decay that does so: AdamW is more accurate than tuned Adam + L2 once the "
-    "coincidence is gone.",
+    "coincidence is reversed.",
     source=f"{_SOURCE}; a penalty that the adaptive denominator makes unequal does not.",
     criterion="As for the claim before, against Adam + L2 in place of Adam.",
-    metric="accuracy without the coincidence",
+    metric="accuracy once the coincidence fails",
     smallest_effect=0.01,
     primary="bit · MLP",
     dividing="whether the coincidence ends with the sample or holds in the validation data too",
