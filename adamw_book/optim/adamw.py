@@ -10,6 +10,7 @@ from .coefficients import (
     check_arguments,
     check_leading_axis,
     check_schedulable,
+    check_vectors,
     decay_rate,
     is_vector,
     noted,
@@ -206,6 +207,7 @@ class AdamW(Optimizer):
         try:
             group = self.param_groups[-1]
             replicas = replicas_of(group)
+            check_vectors(group)
             max_norm_of(self.param_groups)
             for p in group["params"]:
                 state_dtype_of(p, group)

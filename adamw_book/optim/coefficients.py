@@ -2,11 +2,20 @@
 torch has one.
 """
 
+from numbers import Real
+
 from torch import Tensor
 
 from .options import option
 
 _NAMES = ("lr", "weight_decay", "l2", "betas[0]", "betas[1]")
+_INVALID = {  # torch's words for a value out of its range
+    "lr": "Invalid learning rate",
+    "weight_decay": "Invalid weight_decay value",
+    "l2": "Invalid l2 value",
+    "betas[0]": "Invalid beta parameter at index 0",
+    "betas[1]": "Invalid beta parameter at index 1",
+}
 _NOTES = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr")  # of torch's schedulers
 
 
@@ -51,12 +60,12 @@ def decay_rate(group: dict) -> float | Tensor:
 
 
 def replicas_of(group: dict) -> int | None:
-    """The number of replicas that a group's vectors agree on, None where it has none."""
-    beta1, beta2 = group["betas"]
-    values = group["lr"], group["weight_decay"], option(group, "l2"), beta1, beta2
+    """The number of replicas that a group's vectors agree on, None where it has none. Raises ``TypeError`` for a
+    coefficient that is neither a number nor a tensor."""
+    values = _values(group)
     if not any(map(is_vector, values)):
         return None
-    vectors = [(name, value) for name, value in zip(_NAMES, values, strict=True) if is_vector(value)]
+    vectors = _vectors(values)
     first, leading = vectors[0]
     for name, value in vectors:
         _check_shape(name, value)
@@ -68,12 +77,28 @@ def replicas_of(group: dict) -> int | None:
     return len(leading)
 
 
+def _values(group: dict) -> tuple:
+    values = group["lr"], group["weight_decay"], option(group, "l2"), *group["betas"]
+    for name, value in zip(_NAMES, values, strict=True):
+        _check_kind(name, value)
+    return values
+
+
+def _vectors(values: tuple) -> list[tuple[str, Tensor]]:
+    return [(name, value) for name, value in zip(_NAMES, values, strict=True) if is_vector(value)]
+
+
+def check_vectors(group: dict) -> None:
+    """Refuse vectors of a group that are out of range, as the constructor does; numbers are let pass, as in torch."""
+    for name, vector in _vectors(_values(group)):
+        _check_range(name, vector)
+
+
 def check_leading_axis(p: Tensor, replicas: int | None, group: dict) -> None:
     """Whether a group's vectors fit one of its parameters: a value for each replica, and all replicas here."""
     if replicas is None:
         return
-    values = group["lr"], group["weight_decay"], option(group, "l2"), *group["betas"]
-    name = next(name for name, value in zip(_NAMES, values, strict=True) if is_vector(value))
+    name, _ = _vectors(_values(group))[0]
     if p.dim() == 0 or p.shape[0] != replicas:
         raise ValueError(
             f"Tensor {name} must be 1-element, or hold one value for each replica along the leading axis of every "
@@ -114,8 +139,8 @@ def check_schedulable(group: dict, before: dict) -> None:
     name = f"betas[{replaced[0]}]" if replaced else "lr"
     raise ValueError(
         f"{name} holds one value for each replica, and torch's schedulers set one number a group; schedule it between "
-        "steps by hand: torch.mul(base_lr, factor, out=param_group['lr']), with cycle_momentum=False where there is "
-        "one. CyclicLR overwrites lr before it can be refused: give the groups theirs again"
+        "steps by hand: param_group['lr'] = factor * base_lr, with cycle_momentum=False where there is one. "
+        "CyclicLR overwrites lr before it can be refused: give the groups theirs again"
     )
 
 
@@ -123,13 +148,16 @@ def check_arguments(lr, betas, eps, weight_decay, l2, *, foreach, capturable) ->
     """torch's checks with torch's messages, extended to vectors, whose offending replica is named."""
     if isinstance(lr, Tensor) and foreach and not capturable:
         raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
-    _check_range("lr", "Invalid learning rate", lr)
+    _check_range("lr", lr)
+    check_number("eps", eps)
     if not 0.0 <= eps:
         raise ValueError(f"Invalid epsilon value: {eps}")
+    if not hasattr(betas, "__len__") or len(betas) != 2:
+        raise ValueError(f"betas: {betas!r}; a pair (β₁, β₂) is needed")
     for i, beta in enumerate(betas):
-        _check_range(f"betas[{i}]", f"Invalid beta parameter at index {i}", beta, below=1.0)
-    _check_range("weight_decay", "Invalid weight_decay value", weight_decay)
-    _check_range("l2", "Invalid l2 value", l2)
+        _check_range(f"betas[{i}]", beta)
+    _check_range("weight_decay", weight_decay)
+    _check_range("l2", l2)
     numbers = [b for b in betas if not is_vector(b)]
     if len({isinstance(b, Tensor) for b in numbers}) > 1 or not all(isinstance(b, (float, Tensor)) for b in numbers):
         raise ValueError("betas must be either both floats or both Tensors")
@@ -146,7 +174,20 @@ def _check_shape(name: str, vector: Tensor) -> None:
         )
 
 
-def _check_range(name: str, message: str, value: float | Tensor, below: float = float("inf")) -> None:
+def check_number(name: str, value) -> None:
+    """Raise ``TypeError`` for what is no number, and for a vector, which this coefficient cannot be."""
+    if is_vector(value) or not isinstance(value, (Real, Tensor)):
+        raise TypeError(f"{name}: {value!r}; a number, one for all replicas, is needed")
+
+
+def _check_kind(name: str, value) -> None:
+    if not isinstance(value, (float, Tensor, Real)):
+        raise TypeError(f"{name}: {value!r}; a number, or a tensor of shape (R,) with one value a replica, is needed")
+
+
+def _check_range(name: str, value: float | Tensor) -> None:
+    _check_kind(name, value)
+    message, below = _INVALID[name], 1.0 if name.startswith("betas") else float("inf")
     if not is_vector(value):
         if not 0.0 <= value < below:
             raise ValueError(f"{message}: {value}")

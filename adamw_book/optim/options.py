@@ -4,6 +4,8 @@ A group says nothing of an option that stands at its default. The groups of an A
 have torch's keys and no others, and a checkpoint of either fits the other, flat ones of torch.distributed included.
 """
 
+from numbers import Real
+
 from torch import Tensor
 
 DEFAULTS = {
@@ -29,8 +31,9 @@ def said(options: dict) -> dict:
 
 def max_norm_of(groups: list[dict]) -> float | None:
     """The norm to which the gradients of all groups together are scaled down; groups that say nothing go along."""
-    norms = {value for group in groups if (value := option(group, "max_norm")) is not None}
-    if len(norms) > 1 or any(not 0.0 < norm for norm in norms):
+    norms = [value for group in groups if (value := option(group, "max_norm")) is not None]
+    numbers = all(isinstance(n, Real) or (isinstance(n, Tensor) and n.numel() == 1) for n in norms)
+    if not numbers or any(not 0.0 < norm or norm != norms[0] for norm in norms):
         named = ", ".join(map(str, norms))
         raise ValueError(f"Invalid max_norm value: {named}; a number above 0, or None, the same for all groups")
-    return norms.pop() if norms else None
+    return norms[0] if norms else None

@@ -66,7 +66,7 @@ def adamw(
     gradient_step = lr / (1 - beta1**step) * exp_avg / denominator
     decay = (lr if decay_rate is None else decay_rate) * weight_decay
     if cautious:
-        decay = torch.where(exp_avg * param >= 0, decay, 0.0)
+        decay = decay * (exp_avg * param >= 0).to(param.dtype)
     new = (1 - decay) * param - gradient_step
     return Step(new, exp_avg, exp_avg_sq, max_exp_avg_sq, _times(decay, param), gradient_step)
 

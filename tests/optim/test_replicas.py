@@ -218,6 +218,76 @@ def test_unfit_arguments(kwargs, message):
         AdamW([nn.Parameter(p) for p in stacked()[:1]], **kwargs)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "lr",
+            [0.1, 0.2],
+            r"lr: \[0.1, 0.2\]; a number, or a tensor of shape \(R,\) with one value a replica, is needed",
+        ),
+        ("lr", "1e-3", "lr: '1e-3'; a number, or a tensor"),
+        ("weight_decay", None, "weight_decay: None; a number, or a tensor"),
+        ("betas", (0.9, [0.99]), r"betas\[1\]: \[0.99\]; a number, or a tensor"),
+        ("betas", (0.9, 0.99, 0.999), r"betas: \(0.9, 0.99, 0.999\); a pair \(β₁, β₂\) is needed"),
+        ("betas", 0.9, r"betas: 0.9; a pair"),
+        ("eps", torch.full((R,), 1e-8), r"eps: tensor\(.*; a number, one for all replicas, is needed"),
+        ("max_norm", torch.ones(R), r"Invalid max_norm value: tensor\(.*; a number above 0, or None"),
+        ("max_norm", [1.0], r"Invalid max_norm value: \[1.0\]; a number above 0"),
+    ],
+)
+def test_what_is_no_coefficient_is_named(name, value, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        AdamW([nn.Parameter(p) for p in stacked()[:1]], **{name: value})
+
+
+def test_vectors_of_a_group_have_the_constructors_ranges():
+    optimizer = AdamW([nn.Parameter(stacked()[0])], lr=VECTORS["lr"])
+    wrong = {"lr": VECTORS["lr"].clone().fill_(float("nan"))}, {"weight_decay": -torch.ones(R)}, {"l2": -torch.ones(R)}
+    for group in wrong:
+        with pytest.raises(ValueError, match=f"{next(iter(group))}.0. is .*; each replica's value must be 0 or more"):
+            optimizer.add_param_group({"params": [nn.Parameter(stacked()[1])]} | group)
+    assert len(optimizer.param_groups) == 1
+
+
+def test_what_is_no_coefficient_between_steps_changes_nothing():
+    params = [nn.Parameter(p) for p in stacked()]
+    optimizer = AdamW([{"params": params[:1]}, {"params": params[1:]}], lr=VECTORS["lr"])
+    run(optimizer, params, gradients(1))
+    before = [p.detach().clone() for p in params]
+    optimizer.param_groups[1]["lr"] = VECTORS["lr"].tolist()
+    with pytest.raises(TypeError, match=r"lr: \[.*; a number, or a tensor of shape \(R,\)"):
+        optimizer.step()
+    assert all(map(torch.equal, before, params)) and {int(s["step"]) for s in optimizer.state.values()} == {1}
+
+
+def test_a_schedule_by_hand_starts_from_where_it_said():
+    """The refusal's own advice, on groups that share the vector they were made with."""
+    base = torch.linspace(0.1, 0.6, R)
+    optimizer = AdamW([{"params": [nn.Parameter(p)]} for p in stacked()], lr=base)
+    with pytest.raises(ValueError, match=r"param_group\['lr'\] = factor \* base_lr"):
+        torch.optim.lr_scheduler.ConstantLR(optimizer)
+    for factor in (1.0, 0.5, 0.5):
+        for group in optimizer.param_groups:
+            group["lr"] = factor * base
+    assert all(torch.equal(group["lr"], torch.linspace(0.1, 0.6, R) / 2) for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cautious_decay_is_as_fine_as_the_parameter(dtype):
+    """Whatever torch's default dtype is: 1 − ηλ is not to be rounded to it."""
+    default, decay = torch.get_default_dtype(), 2.0**-20
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        p = nn.Parameter(torch.ones(2, dtype=dtype))
+        optimizer = AdamW([p], lr=decay, weight_decay=1.0, cautious=True)
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+    finally:
+        torch.set_default_dtype(default)
+    assert p.tolist() == [1 - decay] * 2
+
+
 def test_a_scalar_parameter_has_no_replicas():
     with pytest.raises(ValueError, match=r"a parameter of shape \(\)"):
         AdamW(parameters()[-1:], lr=torch.ones(3))
