@@ -237,6 +237,31 @@ def test_an_optimizer_is_found_in_wrappers_and_a_schedule_of_a_wrapper_touches_n
     assert optimizer.param_groups[0]["lr"] == 1e-2 and schedule.last_epoch == 0
 
 
+@pytest.mark.parametrize("make", [*SCHEDULERS, lr_scheduler.ReduceLROnPlateau])
+def test_a_scheduler_of_another_optimizer_is_refused(make):
+    optimizer, other = broken(), broken(lr=1.0, weight_decay=1e-9)
+    for schedule in (make(other), SimpleNamespace(scheduler=make(Wrapper(other)))):
+        with pytest.raises(ValueError, match=r"schedule: \w+ drives another optimizer; make the scheduler for the one"):
+            audit(optimizer, steps=20, schedule=schedule)
+    with pytest.raises(ValueError, match="StepLR drives another optimizer"):
+        audit(copy.deepcopy(optimizer), steps=20, schedule=lr_scheduler.StepLR(optimizer, 10))
+    own, schedule = copy.deepcopy((optimizer, lr_scheduler.StepLR(optimizer, 10, 0.1)))
+    assert audit(own, steps=20, schedule=schedule).table["timescales_in_run"][0] == pytest.approx(0.11 * 1e-2)
+
+
+def test_a_scheduler_of_the_optimizer_within_or_of_one_around_is_its_own():
+    class Around(torch.optim.AdamW):
+        """Shares the groups of the optimizer that it steps, which it calls by another name."""
+
+        def __init__(self, base) -> None:
+            self.base, self.defaults, self.param_groups = base, base.defaults, base.param_groups
+
+    inner = torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0)
+    for audited, driven in ((Wrapper(inner), inner), (inner, Wrapper(inner)), (inner, Around(inner))):
+        found = audit(audited, steps=20, schedule=lr_scheduler.StepLR(driven, 10, 0.5))
+        assert found.table["remaining"][0] == pytest.approx(0.99**10 * 0.995**10)
+
+
 def test_a_scheduler_may_change_weight_decay_and_read_the_defaults():
     class Both(lr_scheduler.LRScheduler):
         def get_lr(self):
@@ -386,7 +411,7 @@ BAD = [
         "schedule: LambdaLR sets -0.0025 in group 0 at step 5; 0 or more is needed",
     ),
     (
-        lambda: audit(torch.optim.SGD(groups(Model())), steps=9, schedule=lr_scheduler.StepLR(broken(), 1)),
+        lambda: audit(arguments(max_steps=9), Model(), schedule=lr_scheduler.StepLR(broken(), 1)),
         "schedule: drives 1 parameter groups, the optimizer has 2; make the scheduler for this optimizer",
     ),
     (lambda: audit(broken(), steps=9, schedule=[1.0] * 9, warmup=3), "warmup: 3, final: 0.0, with a schedule"),

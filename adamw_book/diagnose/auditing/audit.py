@@ -17,7 +17,7 @@ from .decay import Decay, decay_of
 from .finding import Finding, grave, of_course, sort
 from .groups import of_parameters
 from .parameters import KINDS, Parameter, parameters_of, torch_optimizer
-from .rates import rates, unwrapped, value_of
+from .rates import made_for, rates, unwrapped, value_of
 from .training_arguments import is_training_arguments, run_of
 
 SHOWN = ["group", "kind", "share", "lr", "weight_decay", "decay", "timescale_steps", "remaining"]
@@ -91,12 +91,15 @@ def audit(
     Raises ValueError for groups without parameters, coefficients that cannot be, a schedule that does not fit, and an
     optimizer of which no copy can be stepped; TypeError for what is no optimizer.
     """
-    epochs_per_step = None if is_training_arguments(optimizer) else sizes(batch_size, dataset_size)
-    if is_training_arguments(optimizer):
+    described = is_training_arguments(optimizer)
+    epochs_per_step = None if described else sizes(batch_size, dataset_size)
+    if described:
         run = run_of(optimizer, model, steps, batch_size, dataset_size, schedule is None)
         optimizer, steps, epochs_per_step = run.optimizer, run.steps, run.epochs_per_step
         schedule, warmup = (run.schedule, run.warmup) if schedule is None else (schedule, warmup)
     optimizer = torch_optimizer(optimizer)
+    if not described:  # else the groups are a stand-in, and a scheduler is the Trainer's
+        made_for(optimizer, schedule)
     lrs, decays = rates(optimizer, steps, schedule, warmup, final, schedule_interval)
     parameters = parameters_of(optimizer, model)
     # The coupled penalties beside weight_decay, as adamw_book.AdamW takes them

@@ -84,6 +84,16 @@ def unwrapped(schedule) -> tuple:
     return schedule, times
 
 
+def made_for(optimizer: Optimizer, schedule) -> None:
+    """Raises ValueError for a torch scheduler that drives other groups than the optimizer's own. A wrapper, on either
+    side, shows those of the optimizer that it holds."""
+    scheduler, _ = unwrapped(schedule)
+    driven = getattr(getattr(scheduler, "optimizer", None), "param_groups", optimizer.param_groups)
+    if list(map(id, driven)) != list(map(id, optimizer.param_groups)):
+        name = type(scheduler).__name__
+        raise ValueError(f"schedule: {name} drives another optimizer; make the scheduler for the one that is audited")
+
+
 def _given(schedule, steps: int, interval: int) -> np.ndarray:
     """The factors (steps,) of a function of the step, or of a sequence."""
     try:
