@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from specimens import Capped, Deaf, Doubled, Model, codes, groups, matrix
+from specimens import Capped, Deaf, Doubled, LateAndCautious, Model, codes, groups, matrix
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -422,10 +422,39 @@ def test_a_penalty_beside_a_decay_of_0_is_coupled_and_not_nothing():
     assert codes(audit(still, steps=50)) == ["no_rate"]
 
 
-def test_a_decay_beside_a_penalty_is_decoupled():
-    optimizer = adamw_book.AdamW([matrix()], lr=0.1, weight_decay=0.1, l2=0.1)  # a rate that the trial sees
+@shows("penalty_beside")
+def test_a_decay_beside_a_penalty_is_decoupled_and_not_all_that_shrinks():
+    ends = []
+    for l2 in (0.1, 0.0):
+        w = matrix()
+        optimizer = adamw_book.AdamW([w], lr=0.1, weight_decay=0.1, l2=l2)  # a rate that the trial sees
+        found = audit(optimizer, steps=50)
+        assert codes(found) == ["penalty_beside"] * (l2 > 0)
+        assert found.table["remaining"][0] == pytest.approx(0.99**50)
+        for _ in range(5):
+            w.grad = torch.zeros(2, 2)
+            optimizer.step()
+        ends.append(w[0, 0].item())
+    assert ends[0] < ends[1] == pytest.approx(0.99**5)
+    both = adamw_book.AdamW([matrix()], weight_decay=0.01, l2=0.1, lr_independent=True, cautious=True)
+    assert codes(audit(both, steps=100)) == ["lr_independent", "cautious", "penalty_beside"]
+
+
+@shows("cautious")
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_cautious_decay_takes_nothing_of_what_grows(maximize: bool):
+    w = nn.Parameter(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+    optimizer = adamw_book.AdamW([w], lr=1e-2, weight_decay=1.0, maximize=maximize, cautious=True)
+    plain = torch.optim.AdamW([v := nn.Parameter(w.detach().clone())], lr=1e-2, weight_decay=0.0, maximize=maximize)
     found = audit(optimizer, steps=50)
-    assert codes(found) == [] and found.table["remaining"][0] == pytest.approx(0.99**50)
+    assert codes(found) == ["cautious"] and "takes nothing of a weight that the gradient" in found.findings[0].text
+    for _ in range(50):
+        w.grad = v.grad = (1 if maximize else -1) * w.detach().sign()
+        optimizer.step()
+        plain.step()
+    torch.testing.assert_close(w, v)
+    for other in (LateAndCautious([matrix()], weight_decay=1.0), Doubled([matrix()], weight_decay=1.0)):  # by its steps
+        assert ("cautious" in codes(audit(other, steps=50))) == isinstance(other, LateAndCautious)
 
 
 @shows("no_rate")

@@ -135,7 +135,7 @@ def audit(
             findings += of_course(
                 course(lrs[i], shares), float(decays[i].max()), float(shares.max()), beta1, f" in group {i}"
             )
-        findings += _of_decay(optimizer, i, how[i], lrs[i], decays[i], rows)
+        findings += _of_decay(optimizer, i, how[i], lrs[i], decays[i], penalties[i], rows)
     findings += _of_schedule(optimizer, lrs, schedule, schedule_interval)
     largest = [float(d.max()) for d in decays]
     matrices = [p for p in parameters if p.groups and p.kind in ("matrix", "flat") and p.tensor.requires_grad]
@@ -224,9 +224,9 @@ def _comparable(optimizer: Optimizer, group: dict, those: list[Parameter], weigh
 
 
 def _of_decay(
-    optimizer: Optimizer, i: int, how: Decay, lr: np.ndarray, weight_decay: np.ndarray, rows
+    optimizer: Optimizer, i: int, how: Decay, lr: np.ndarray, weight_decay: np.ndarray, penalty: float, rows
 ) -> list[Finding]:
-    """What is to be said of a decay that is not AdamW's."""
+    """What is to be said of a decay that is not AdamW's, or not alone."""
     name, peak = type(optimizer).__name__, float(weight_decay.max())
     if how.how == "coupled, adaptive":
         which = "weight_decay" if peak else "l2"
@@ -247,11 +247,20 @@ def _of_decay(
     if how.how == "ignored":
         return [Finding("ignored", "warning", f"{name} takes weight_decay={peak:g} in group {i} and does not decay.",
                         f"optimizer = torch.optim.AdamW(params, lr={lr.max():g}, weight_decay={peak:g})")]  # fmt: skip
+    found = []
     if how.lr_independent:
-        return [Finding("lr_independent", "note", f"The decay in group {i} does not follow lr: a step takes the share "
-                        f"{how.factor * peak:.3g} itself, which torch's AdamW would take with weight_decay="
-                        f"{how.factor * peak / lr.max():.3g}.")]  # fmt: skip
-    return []
+        found.append(Finding("lr_independent", "note", f"The decay in group {i} does not follow lr: a step takes the "
+                             f"share {how.factor * peak:.3g} itself, which torch's AdamW would take with weight_decay="
+                             f"{how.factor * peak / lr.max():.3g}."))  # fmt: skip
+    if how.cautious:
+        found.append(Finding("cautious", "note", f"{name}'s decay in group {i} is cautious: it takes nothing of a "
+                             "weight that the gradient step leads away from 0. What is told here of decay alone is the "
+                             "most that it does."))  # fmt: skip
+    if penalty and how.how == "decoupled":
+        found.append(Finding("penalty_beside", "note", f"{name} takes l2={penalty:g} in group {i} beside its "
+                             "weight_decay: an L2 penalty on the loss, which pulls through the gradient. What is told "
+                             "here is of weight_decay alone."))  # fmt: skip
+    return found
 
 
 def _of_schedule(optimizer: Optimizer, lrs: np.ndarray, schedule, interval: int) -> list[Finding]:
