@@ -321,6 +321,18 @@ def test_what_the_optimizer_does_not_hold_rests_and_what_it_holds_of_another_mod
     assert torch.equal(model(torch.arange(20)), before) and not torch.equal(other.hidden.weight, start)
 
 
+def test_what_another_optimizer_trains_is_left_out_with_its_part_of_the_model():
+    model = nn.ModuleDict({"generator": nn.Linear(4, 4), "critic": nn.Linear(4, 4, bias=False)})
+    optimizer = torch.optim.AdamW(model["generator"].parameters(), lr=1e-2, weight_decay=1.0)
+    found = {f.code: f for f in audit(optimizer, model, 50).findings}
+    assert set(found) == {"exempt_decayed", "not_held"}
+    text, fix = found["not_held"].text, found["not_held"].fix
+    assert text.startswith("1 parameter (critic.weight) of the model is trainable and in no group of this optimizer")
+    assert "if another one does, pass only the part" in text and "where no other trains it" in fix
+    assert "of what this optimizer trains" in found["exempt_decayed"].fix
+    assert codes(audit(optimizer, model["generator"], 50)) == ["exempt_decayed"]
+
+
 def test_what_is_frozen_may_be_left_out():
     model = Model()
     model.tokens.requires_grad_(False)

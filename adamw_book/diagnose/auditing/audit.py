@@ -76,7 +76,8 @@ def audit(
 
     Args:
         optimizer: any torch optimizer, or Hugging Face's ``TrainingArguments`` (steps and schedule are then its own).
-        model: tells kinds of parameters, ties, and parameters that no group holds.
+        model: tells kinds of parameters, ties, and parameters that no group holds. Where several optimizers share a
+            model, the part that this one trains.
         steps: optimizer steps from now on.
         schedule: a torch scheduler (a copy is stepped, every ``schedule_interval`` optimizer steps), a name in
             :data:`adamw_book.schedules.SCHEDULES` (with ``warmup`` steps and a ``final`` share of the rate), a function
