@@ -109,6 +109,10 @@ def test_what_cannot_be_recorded_is_named_before_the_run():
     empty.param_groups[0]["params"] = []
     with pytest.raises(ValueError, match=r"groups \[0\] hold no parameters"):
         DecayRecorder().attach(empty)
+    two = torch.full((2,), 0.9)
+    for name, vector in {"lr": two, "weight_decay": two, "l2": two, "betas": (0.9, two)}.items():
+        with pytest.raises(ValueError, match=rf"{name}: \(2,\) values in group 0; audit one replica at a time"):
+            DecayRecorder().attach(adamw_book.AdamW([nn.Parameter(torch.ones(2, 2))], **{name: vector}))
     broken = torch.optim.AdamW([nn.Parameter(torch.ones(2, 2))])
     broken.param_groups[0]["lr"] = float("nan")
     with pytest.raises(ValueError, match="lr in group 0: nan; a finite number of 0 or more"):
