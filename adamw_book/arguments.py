@@ -12,5 +12,5 @@ def whole(name: str, value, least: int = 1, most: float = math.inf, needed: str 
     except TypeError:
         number = None
     if number is None or not least <= number <= most:
-        raise ValueError(f"{name}: {value}; {needed} is needed")
+        raise ValueError(f"{name}: {value!r}; {needed} is needed")
     return number

@@ -237,6 +237,31 @@ def test_an_optimizer_is_found_in_wrappers_and_a_schedule_of_a_wrapper_touches_n
     assert optimizer.param_groups[0]["lr"] == 1e-2 and schedule.last_epoch == 0
 
 
+@pytest.mark.parametrize("make", [*SCHEDULERS, lr_scheduler.ReduceLROnPlateau])
+def test_a_scheduler_of_another_optimizer_is_refused(make):
+    optimizer, other = broken(), broken(lr=1.0, weight_decay=1e-9)
+    for schedule in (make(other), SimpleNamespace(scheduler=make(Wrapper(other)))):
+        with pytest.raises(ValueError, match=r"schedule: \w+ drives another optimizer; make the scheduler for the one"):
+            audit(optimizer, steps=20, schedule=schedule)
+    with pytest.raises(ValueError, match="StepLR drives another optimizer"):
+        audit(copy.deepcopy(optimizer), steps=20, schedule=lr_scheduler.StepLR(optimizer, 10))
+    own, schedule = copy.deepcopy((optimizer, lr_scheduler.StepLR(optimizer, 10, 0.1)))
+    assert audit(own, steps=20, schedule=schedule).table["timescales_in_run"][0] == pytest.approx(0.11 * 1e-2)
+
+
+def test_a_scheduler_of_the_optimizer_within_or_of_one_around_is_its_own():
+    class Around(torch.optim.AdamW):
+        """Shares the groups of the optimizer that it steps, which it calls by another name."""
+
+        def __init__(self, base) -> None:
+            self.base, self.defaults, self.param_groups = base, base.defaults, base.param_groups
+
+    inner = torch.optim.AdamW([matrix()], lr=1e-2, weight_decay=1.0)
+    for audited, driven in ((Wrapper(inner), inner), (inner, Wrapper(inner)), (inner, Around(inner))):
+        found = audit(audited, steps=20, schedule=lr_scheduler.StepLR(driven, 10, 0.5))
+        assert found.table["remaining"][0] == pytest.approx(0.99**10 * 0.995**10)
+
+
 def test_a_scheduler_may_change_weight_decay_and_read_the_defaults():
     class Both(lr_scheduler.LRScheduler):
         def get_lr(self):
@@ -287,7 +312,7 @@ def test_training_arguments():
     # a schedule without a name here takes the factors that are given
     polynomial = audit(arguments(lr_scheduler_type="polynomial", max_steps=3), schedule=[1.0, 0.5, 0.25])
     assert polynomial.table["timescales_in_run"][0] == 0 and len(polynomial.table) == 1
-    with pytest.raises(ValueError, match="dataset_size: many; a positive whole number"):
+    with pytest.raises(ValueError, match="dataset_size: 'many'; a positive whole number"):
         audit(arguments(), dataset_size="many")
     for changed, message in (
         ({}, "steps: TrainingArguments count epochs; give dataset_size"),
@@ -372,6 +397,13 @@ BAD = [
     (lambda: audit(groupless(), steps=10), "its param_groups hold no parameters; give each group some"),
     (lambda: audit(torch.optim.AdamW(nn.LazyLinear(2).parameters()), steps=9), "of lazy modules; call the model once"),
     (lambda: audit(broken(lr=torch.ones(3)), steps=10), "lr: (3,) values in group 0; audit one replica at a time"),
+    (
+        lambda: audit(adamw_book.AdamW([matrix()], betas=(torch.tensor([0.8, 0.9]), 0.99)), steps=10),
+        "betas: (2,) values in group 0; audit one replica at a time",
+    ),
+    (lambda: audit(broken(), steps="20"), "steps: '20'; the number of optimizer steps of the run"),
+    (lambda: audit(broken(weight_decay="1%"), steps=20), "weight_decay in group 0: '1%'; a finite number"),
+    (lambda: audit(broken(), steps=20, schedule=42), "schedule: 42; a torch scheduler, a name, a function of the step"),
     (lambda: audit(broken()), "steps: None; the number of optimizer steps of the run"),
     (lambda: audit(broken(), steps=10, schedule=[1.0] * 9), "schedule: shape (9,); one factor for each of the 10"),
     (lambda: audit(broken(), steps=2, schedule=[1.0, math.nan]), "schedule: nan at step 1; finite factors"),
@@ -386,7 +418,7 @@ BAD = [
         "schedule: LambdaLR sets -0.0025 in group 0 at step 5; 0 or more is needed",
     ),
     (
-        lambda: audit(torch.optim.SGD(groups(Model())), steps=9, schedule=lr_scheduler.StepLR(broken(), 1)),
+        lambda: audit(arguments(max_steps=9), Model(), schedule=lr_scheduler.StepLR(broken(), 1)),
         "schedule: drives 1 parameter groups, the optimizer has 2; make the scheduler for this optimizer",
     ),
     (lambda: audit(broken(), steps=9, schedule=[1.0] * 9, warmup=3), "warmup: 3, final: 0.0, with a schedule"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from specimens import Capped, Deaf, Doubled, Model, codes, groups, matrix
+from specimens import Capped, Deaf, Doubled, LateAndCautious, Model, codes, groups, matrix
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -321,6 +321,18 @@ def test_what_the_optimizer_does_not_hold_rests_and_what_it_holds_of_another_mod
     assert torch.equal(model(torch.arange(20)), before) and not torch.equal(other.hidden.weight, start)
 
 
+def test_what_another_optimizer_trains_is_left_out_with_its_part_of_the_model():
+    model = nn.ModuleDict({"generator": nn.Linear(4, 4), "critic": nn.Linear(4, 4, bias=False)})
+    optimizer = torch.optim.AdamW(model["generator"].parameters(), lr=1e-2, weight_decay=1.0)
+    found = {f.code: f for f in audit(optimizer, model, 50).findings}
+    assert set(found) == {"exempt_decayed", "not_held"}
+    text, fix = found["not_held"].text, found["not_held"].fix
+    assert text.startswith("1 parameter (critic.weight) of the model is trainable and in no group of this optimizer")
+    assert "if another one does, pass only the part" in text and "where no other trains it" in fix
+    assert "of what this optimizer trains" in found["exempt_decayed"].fix
+    assert codes(audit(optimizer, model["generator"], 50)) == ["exempt_decayed"]
+
+
 def test_what_is_frozen_may_be_left_out():
     model = Model()
     model.tokens.requires_grad_(False)
@@ -422,10 +434,39 @@ def test_a_penalty_beside_a_decay_of_0_is_coupled_and_not_nothing():
     assert codes(audit(still, steps=50)) == ["no_rate"]
 
 
-def test_a_decay_beside_a_penalty_is_decoupled():
-    optimizer = adamw_book.AdamW([matrix()], lr=0.1, weight_decay=0.1, l2=0.1)  # a rate that the trial sees
+@shows("penalty_beside")
+def test_a_decay_beside_a_penalty_is_decoupled_and_not_all_that_shrinks():
+    ends = []
+    for l2 in (0.1, 0.0):
+        w = matrix()
+        optimizer = adamw_book.AdamW([w], lr=0.1, weight_decay=0.1, l2=l2)  # a rate that the trial sees
+        found = audit(optimizer, steps=50)
+        assert codes(found) == ["penalty_beside"] * (l2 > 0)
+        assert found.table["remaining"][0] == pytest.approx(0.99**50)
+        for _ in range(5):
+            w.grad = torch.zeros(2, 2)
+            optimizer.step()
+        ends.append(w[0, 0].item())
+    assert ends[0] < ends[1] == pytest.approx(0.99**5)
+    both = adamw_book.AdamW([matrix()], weight_decay=0.01, l2=0.1, lr_independent=True, cautious=True)
+    assert codes(audit(both, steps=100)) == ["lr_independent", "cautious", "penalty_beside"]
+
+
+@shows("cautious")
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_cautious_decay_takes_nothing_of_what_grows(maximize: bool):
+    w = nn.Parameter(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+    optimizer = adamw_book.AdamW([w], lr=1e-2, weight_decay=1.0, maximize=maximize, cautious=True)
+    plain = torch.optim.AdamW([v := nn.Parameter(w.detach().clone())], lr=1e-2, weight_decay=0.0, maximize=maximize)
     found = audit(optimizer, steps=50)
-    assert codes(found) == [] and found.table["remaining"][0] == pytest.approx(0.99**50)
+    assert codes(found) == ["cautious"] and "takes nothing of a weight that the gradient" in found.findings[0].text
+    for _ in range(50):
+        w.grad = v.grad = (1 if maximize else -1) * w.detach().sign()
+        optimizer.step()
+        plain.step()
+    torch.testing.assert_close(w, v)
+    for other in (LateAndCautious([matrix()], weight_decay=1.0), Doubled([matrix()], weight_decay=1.0)):  # by its steps
+        assert ("cautious" in codes(audit(other, steps=50))) == isinstance(other, LateAndCautious)
 
 
 @shows("no_rate")

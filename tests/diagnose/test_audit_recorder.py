@@ -109,6 +109,10 @@ def test_what_cannot_be_recorded_is_named_before_the_run():
     empty.param_groups[0]["params"] = []
     with pytest.raises(ValueError, match=r"groups \[0\] hold no parameters"):
         DecayRecorder().attach(empty)
+    two = torch.full((2,), 0.9)
+    for name, vector in {"lr": two, "weight_decay": two, "l2": two, "betas": (0.9, two)}.items():
+        with pytest.raises(ValueError, match=rf"{name}: \(2,\) values in group 0; audit one replica at a time"):
+            DecayRecorder().attach(adamw_book.AdamW([nn.Parameter(torch.ones(2, 2))], **{name: vector}))
     broken = torch.optim.AdamW([nn.Parameter(torch.ones(2, 2))])
     broken.param_groups[0]["lr"] = float("nan")
     with pytest.raises(ValueError, match="lr in group 0: nan; a finite number of 0 or more"):
@@ -243,6 +247,24 @@ def test_a_step_that_calls_the_step_of_its_base_is_recorded_once():
     table = recorder.table()
     assert table["step"].tolist() == [0, 1]
     np.testing.assert_allclose(table["decay_norm"], 1e-2 * table["param_norm"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("kind", [adamw_book.AdamW, torch.optim.AdamW])
+def test_steps_that_a_gradient_scaler_skips_are_none(kind, fused: bool, every: int):
+    optimizer = kind([w := nn.Parameter(torch.ones(2, 2))], lr=1e-2, weight_decay=0.5, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with DecayRecorder(optimizer, every=every) as recorder:
+        for factor in (1.0, math.inf, math.inf, 1.0, 1.0):
+            optimizer.zero_grad()
+            scaler.scale((0 * w).sum() * factor).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    table = recorder.table()
+    assert table["step"].tolist() == list(range(0, 3, every))
+    np.testing.assert_allclose(table["param_norm"], 2 * 0.995 ** table["step"], rtol=1e-6)
+    np.testing.assert_allclose(table["decay_alone"], table["param_norm"], rtol=1e-6)
 
 
 def test_a_step_that_another_optimizer_or_a_method_takes_is_recorded():

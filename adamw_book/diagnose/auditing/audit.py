@@ -17,7 +17,7 @@ from .decay import Decay, decay_of
 from .finding import Finding, grave, of_course, sort
 from .groups import of_parameters
 from .parameters import KINDS, Parameter, parameters_of, torch_optimizer
-from .rates import rates, unwrapped, value_of
+from .rates import made_for, rates, unwrapped, value_of
 from .training_arguments import is_training_arguments, run_of
 
 SHOWN = ["group", "kind", "share", "lr", "weight_decay", "decay", "timescale_steps", "remaining"]
@@ -76,7 +76,8 @@ def audit(
 
     Args:
         optimizer: any torch optimizer, or Hugging Face's ``TrainingArguments`` (steps and schedule are then its own).
-        model: tells kinds of parameters, ties, and parameters that no group holds.
+        model: tells kinds of parameters, ties, and parameters that no group holds. Where several optimizers share a
+            model, the part that this one trains.
         steps: optimizer steps from now on.
         schedule: a torch scheduler (a copy is stepped, every ``schedule_interval`` optimizer steps), a name in
             :data:`adamw_book.schedules.SCHEDULES` (with ``warmup`` steps and a ``final`` share of the rate), a function
@@ -91,12 +92,15 @@ def audit(
     Raises ValueError for groups without parameters, coefficients that cannot be, a schedule that does not fit, and an
     optimizer of which no copy can be stepped; TypeError for what is no optimizer.
     """
-    epochs_per_step = None if is_training_arguments(optimizer) else sizes(batch_size, dataset_size)
-    if is_training_arguments(optimizer):
+    described = is_training_arguments(optimizer)
+    epochs_per_step = None if described else sizes(batch_size, dataset_size)
+    if described:
         run = run_of(optimizer, model, steps, batch_size, dataset_size, schedule is None)
         optimizer, steps, epochs_per_step = run.optimizer, run.steps, run.epochs_per_step
         schedule, warmup = (run.schedule, run.warmup) if schedule is None else (schedule, warmup)
     optimizer = torch_optimizer(optimizer)
+    if not described:  # else the groups are a stand-in, and a scheduler is the Trainer's
+        made_for(optimizer, schedule)
     lrs, decays = rates(optimizer, steps, schedule, warmup, final, schedule_interval)
     parameters = parameters_of(optimizer, model)
     # The coupled penalties beside weight_decay, as adamw_book.AdamW takes them
@@ -132,7 +136,7 @@ def audit(
             findings += of_course(
                 course(lrs[i], shares), float(decays[i].max()), float(shares.max()), beta1, f" in group {i}"
             )
-        findings += _of_decay(optimizer, i, how[i], lrs[i], decays[i], rows)
+        findings += _of_decay(optimizer, i, how[i], lrs[i], decays[i], penalties[i], rows)
     findings += _of_schedule(optimizer, lrs, schedule, schedule_interval)
     largest = [float(d.max()) for d in decays]
     matrices = [p for p in parameters if p.groups and p.kind in ("matrix", "flat") and p.tensor.requires_grad]
@@ -221,9 +225,9 @@ def _comparable(optimizer: Optimizer, group: dict, those: list[Parameter], weigh
 
 
 def _of_decay(
-    optimizer: Optimizer, i: int, how: Decay, lr: np.ndarray, weight_decay: np.ndarray, rows
+    optimizer: Optimizer, i: int, how: Decay, lr: np.ndarray, weight_decay: np.ndarray, penalty: float, rows
 ) -> list[Finding]:
-    """What is to be said of a decay that is not AdamW's."""
+    """What is to be said of a decay that is not AdamW's, or not alone."""
     name, peak = type(optimizer).__name__, float(weight_decay.max())
     if how.how == "coupled, adaptive":
         which = "weight_decay" if peak else "l2"
@@ -244,11 +248,20 @@ def _of_decay(
     if how.how == "ignored":
         return [Finding("ignored", "warning", f"{name} takes weight_decay={peak:g} in group {i} and does not decay.",
                         f"optimizer = torch.optim.AdamW(params, lr={lr.max():g}, weight_decay={peak:g})")]  # fmt: skip
+    found = []
     if how.lr_independent:
-        return [Finding("lr_independent", "note", f"The decay in group {i} does not follow lr: a step takes the share "
-                        f"{how.factor * peak:.3g} itself, which torch's AdamW would take with weight_decay="
-                        f"{how.factor * peak / lr.max():.3g}.")]  # fmt: skip
-    return []
+        found.append(Finding("lr_independent", "note", f"The decay in group {i} does not follow lr: a step takes the "
+                             f"share {how.factor * peak:.3g} itself, which torch's AdamW would take with weight_decay="
+                             f"{how.factor * peak / lr.max():.3g}."))  # fmt: skip
+    if how.cautious:
+        found.append(Finding("cautious", "note", f"{name}'s decay in group {i} is cautious: it takes nothing of a "
+                             "weight that the gradient step leads away from 0. What is told here of decay alone is the "
+                             "most that it does."))  # fmt: skip
+    if penalty and how.how == "decoupled":
+        found.append(Finding("penalty_beside", "note", f"{name} takes l2={penalty:g} in group {i} beside its "
+                             "weight_decay: an L2 penalty on the loss, which pulls through the gradient. What is told "
+                             "here is of weight_decay alone."))  # fmt: skip
+    return found
 
 
 def _of_schedule(optimizer: Optimizer, lrs: np.ndarray, schedule, interval: int) -> list[Finding]:

@@ -19,11 +19,13 @@ _PLAIN = {"capturable": False, "fused": None, "foreach": None, "differentiable":
 class Decay(NamedTuple):
     """``how``: "decoupled" (a share of the weight, whatever the gradients), "coupled" (through the gradient), "coupled,
     adaptive" (and divided by its running size there, as in Adam), "ignored", "other". A decoupled decay takes the share
-    ``factor`` · lr · weight_decay, or ``factor`` · weight_decay where it is ``lr_independent``."""
+    ``factor`` · lr · weight_decay, or ``factor`` · weight_decay where it is ``lr_independent``, and nothing of a weight
+    that the gradient step leads away from 0 where it is ``cautious``."""
 
     how: str
     factor: float = 1.0
     lr_independent: bool = False
+    cautious: bool = False
 
 
 def decay_of(optimizer: Optimizer, group: dict, lr: float, ndim: int = 1) -> Decay:
@@ -35,6 +37,7 @@ def decay_of(optimizer: Optimizer, group: dict, lr: float, ndim: int = 1) -> Dec
     def path(rate: float, weight_decay: float, gradient: float | Callable[[Tensor], Tensor]) -> Tensor:
         return _path(optimizer, group, rate, weight_decay, gradient, ndim)
 
+    sign = -1 if group.get("maximize") else 1  # of a gradient that leads a weight of 1 towards 0
     weight_decay = 1e-2 / lr  # a share large enough to be seen in float32, too
     resting, base = path(lr, 0.0, 0.0), path(lr, 0.0, 1.0)
     # Adafactor's step depends on the weight, a cautious decay on the gradient: one of two gradients shows the share.
@@ -44,12 +47,13 @@ def decay_of(optimizer: Optimizer, group: dict, lr: float, ndim: int = 1) -> Dec
         if share > 1e-4 and abs(twice / share - 2) < 0.01:
             half = _share(path(lr / 2, weight_decay, gradient), path(lr / 2, 0.0, gradient))
             independent = abs(half / share - 1) < 0.01
-            return Decay("decoupled", share / (weight_decay if independent else lr * weight_decay), independent)
+            factor = share / (weight_decay if independent else lr * weight_decay)
+            away = (path(lr, decay, -sign) for decay in (0.0, weight_decay))
+            return Decay("decoupled", factor, independent, torch.equal(*away))
     if torch.equal(path(lr, weight_decay, 0.0), resting):
         return Decay("ignored")
     # What goes through the gradient can be cancelled there.
-    sign = 1 if group.get("maximize") else -1
-    if not torch.allclose(path(lr, weight_decay, lambda weight: sign * weight_decay * weight), resting):
+    if not torch.allclose(path(lr, weight_decay, lambda weight: -sign * weight_decay * weight), resting):
         return Decay("other")
     last, loud = base[-2] - base[-1], path(lr, 0.0, 100.0)
     adaptive = torch.isclose(loud[-2] - loud[-1], last, rtol=0.01)

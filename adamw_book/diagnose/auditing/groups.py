@@ -11,7 +11,7 @@ from .finding import Finding
 from .parameters import Parameter
 
 SPARED = """\
-spared = {}  # a tied tensor stands in it once
+spared = {}  # of what this optimizer trains; a tied tensor stands in it once
 for module in model.modules():
     norm = "norm" in type(module).__name__.lower()
     for p in module.parameters(recurse=False):
@@ -19,7 +19,7 @@ for module in model.modules():
         spared[p] = axes < 2 or hasattr(module, "normalized_shape")
 """
 SPARED_BY_NAME = """\
-spared = {  # FSDP has made the shapes flat
+spared = {  # of what this optimizer trains; FSDP has made the shapes flat
     p: "bias" in name or "norm" in name.lower() for name, p in model.named_parameters()
 }
 """
@@ -157,8 +157,9 @@ def of_parameters(
             "not_held",
             "warning",
             [p for p in parameters if not p.groups and p.tensor.requires_grad],
-            "{} of the model {are} trainable and in no group: neither trained nor decayed.",
-            "optimizer = torch.optim.AdamW(model.parameters(), …)  # all of them, after the model is complete",
+            "{} of the model {are} trainable and in no group of this optimizer, which neither trains nor decays what "
+            "it does not hold; if another one does, pass only the part of the model that this one trains.",
+            "optimizer = torch.optim.AdamW(model.parameters(), …)  # of the complete model, where no other trains it",
         )
         find(
             "foreign",

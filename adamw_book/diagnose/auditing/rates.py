@@ -18,10 +18,12 @@ from .course import MOST_STEPS, named_factors, number
 
 def value_of(group: dict, name: str, where: str) -> float:
     """A group's ``lr`` or ``weight_decay`` as a number. Raises ValueError for what is none, for a negative or infinite
-    one, and for a vector of replicas."""
+    one, and for a vector of replicas, which ``l2`` or one of the ``betas`` may be, too."""
     value = group.get(name, 0.0)
-    if isinstance(value, torch.Tensor) and value.numel() != 1:
-        raise ValueError(f"{name}: {tuple(value.shape)} values {where}; audit one replica at a time, with its number")
+    for what, given in (name, value), ("l2", group.get("l2")), *(("betas", beta) for beta in group.get("betas", ())):
+        if isinstance(given, torch.Tensor) and given.numel() != 1:
+            shape = tuple(given.shape)
+            raise ValueError(f"{what}: {shape} values {where}; audit one replica at a time, with its number")
     return number(f"{name} {where}", value, 0, needed="a finite number of 0 or more")
 
 
@@ -84,17 +86,27 @@ def unwrapped(schedule) -> tuple:
     return schedule, times
 
 
+def made_for(optimizer: Optimizer, schedule) -> None:
+    """Raises ValueError for a torch scheduler that drives other groups than the optimizer's own. A wrapper, on either
+    side, shows those of the optimizer that it holds."""
+    scheduler, _ = unwrapped(schedule)
+    driven = getattr(getattr(scheduler, "optimizer", None), "param_groups", optimizer.param_groups)
+    if list(map(id, driven)) != list(map(id, optimizer.param_groups)):
+        name = type(scheduler).__name__
+        raise ValueError(f"schedule: {name} drives another optimizer; make the scheduler for the one that is audited")
+
+
 def _given(schedule, steps: int, interval: int) -> np.ndarray:
     """The factors (steps,) of a function of the step, or of a sequence."""
+    needed = f"a torch scheduler, a name, a function of the step that returns a factor, or {steps} factors are needed"
     try:
         called = callable(schedule)
         factors = np.array([float(schedule(t // interval)) for t in range(steps)] if called else schedule, float)
     except Exception as error:
         name = getattr(schedule, "__name__", type(schedule).__name__)
-        raise ValueError(
-            f"schedule: {name} raises {type(error).__name__}: {error}; a torch scheduler, a name, a function of the "
-            f"step that returns a factor, or {steps} factors are needed"
-        ) from error
+        raise ValueError(f"schedule: {name} raises {type(error).__name__}: {error}; {needed}") from error
+    if not factors.ndim:
+        raise ValueError(f"schedule: {schedule!r}; {needed}")
     if factors.shape != (steps,):
         raise ValueError(f"schedule: shape {factors.shape}; one factor for each of the {steps} steps is needed")
     return factors

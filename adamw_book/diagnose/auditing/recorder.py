@@ -31,7 +31,8 @@ class DecayRecorder:
     What a step was made of comes from ``explanation()`` of :class:`adamw_book.AdamW`, and for other optimizers from the
     parameters before and after it, of which a copy is kept during a recorded step. Of a decay that is not decoupled
     only the whole step is known: it stands as the gradient step. Groups and parameters that join are recorded from
-    then on. :meth:`lightning` and :meth:`hugging_face` give callbacks for their trainers.
+    then on; a step that a gradient scaler skips is none. Replicas, which a vector of coefficients trains, cannot be
+    recorded. :meth:`lightning` and :meth:`hugging_face` give callbacks for their trainers.
     """
 
     def __init__(self, optimizer: Optimizer | None = None, model: nn.Module | None = None, every: int = 1) -> None:
@@ -95,7 +96,8 @@ class DecayRecorder:
             self._copies = [{p: p.detach().clone() for p, _ in own} for own in self._kinds]
 
     def _after(self, optimizer: Optimizer, args, kwargs) -> None:
-        if _nested(optimizer):
+        # A gradient scaler lets an optimizer that is fused take the step, and tells it to skip what is in it.
+        if _nested(optimizer) or getattr(optimizer, "found_inf", None):
             return
         if self._now:
             explained = None if self._explained is None else optimizer.explanation()
