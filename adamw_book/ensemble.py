@@ -183,6 +183,8 @@ def train(
             "task.model: the module keeps buffers (running statistics?), which replicas cannot share; "
             "use GroupNorm or LayerNorm"
         )
+    if not any(p.requires_grad for p in template.parameters()):
+        raise ValueError("task.model: none of its parameters asks for a gradient; at least one is needed")
 
     # runs of one seed side by side share their batches; a measurement sees them in the order given
     order = np.argsort(pd.factorize(runs["seed"])[0], kind="stable") if measure is None else np.arange(len(runs))

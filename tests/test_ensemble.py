@@ -106,6 +106,35 @@ def test_every_row_equals_its_solo_run_with_torch(name, batch_size):
             )
 
 
+class Partly(nn.Module):
+    """A body that is frozen, a read-out that learns, and a layer that nobody asks."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.idle = nn.Linear(64, 16), nn.Linear(16, 10), nn.Linear(3, 3)
+        self.body.requires_grad_(False)
+
+    def forward(self, x):
+        return self.head(self.body(x).tanh())
+
+
+@pytest.mark.parametrize("toward", ["zero", "start"])
+def test_parameters_without_a_gradient_stay_where_they_are_as_under_torch(toward):
+    seen, t = [], task(Partly)
+    t = replace(t, start=lambda seeds: initial_parameters(t.model, seeds))
+    result = train(t, RUNS.assign(toward=toward), steps=12, batch_size=16, record=(0, 3, 12), keep_parameters=True,
+                   measure=lambda s: seen.append(copied(s)) or {}, chunk_size=len(RUNS), device="cpu")  # fmt: skip
+    first = initial_parameters(t.model, list(RUNS["seed"]))
+    for name, p in result.parameters.items():
+        assert torch.equal(p, first[name]) == ("head" not in name)
+        for moments in (seen[-1].gradients, seen[-1].exp_avg_sq):
+            assert bool(moments[name].any()) == ("head" in name) and moments[name].shape == p.shape
+    for i, run in enumerate(RUNS.itertuples()):
+        if toward == "zero":
+            for name, p in solo(t, run, 12, 16).named_parameters():
+                torch.testing.assert_close(result.parameters[name][i], p.detach(), **NEAR)
+
+
 @pytest.mark.parametrize("option", [{"betas": (0.6, 0.999)}, {"betas": (0.9, 0.9)}, {"eps": 1e-3}], ids=str)
 def test_betas_and_eps_are_those_that_were_asked_for(option):
     t = task()
@@ -774,6 +803,8 @@ class Stateful(nn.Module):
         ({"task": Task("t", MLP, lambda seed: dict.fromkeys(EMPTY, EMPTY["train"]))}, "a target for each input"),
         ({"task": Task("t", lambda: MLP().to("meta"), task().data)}, "it makes layers.0.weight on meta; make it on"),
         ({"task": task(Stateful)}, "keeps buffers"),
+        ({"task": task(lambda: MLP().requires_grad_(False))}, "task.model: none of its parameters asks for a gradient"),
+        ({"task": replace(task(), loss=lambda o, y: o.detach().mean((1, 2)))}, "task.loss: it hangs on no parameter"),
         ({"chunk_size": 0}, "chunk_size: 0; a positive whole number"),
         ({"chunk_size": 2.5}, "chunk_size: 2.5; a positive whole number"),
         ({"steps": 2.5}, "steps: 2.5; a positive whole number"),
