@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from adamw_book.arguments import real
 from adamw_book.data import generator
 from adamw_book.optim import AdamW
 from adamw_book.optim.state import new_state
@@ -348,7 +349,7 @@ def _with_pull(runs: pd.DataFrame) -> pd.DataFrame:
             "toward 'zero' is needed"
         )
     at_server = runs["pull"] == "server"
-    still = at_server & ~(runs["server_lr"] > 0)
+    still = at_server & ~(real(runs["server_lr"]) > 0)
     if still.any() or (at_server & (runs["l2"] > 0)).any():
         raise ValueError("runs: pull 'server' needs a server_lr above 0, and knows no l2")
     return runs

@@ -1,6 +1,7 @@
 """R models as one: stacked parameters, batches that runs of one seed share, one gradient and one update for all."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,8 @@ def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> 
     global generators are left as they were. Raises ``ValueError`` for no seeds and what is no seed."""
     if not len(seeds):
         raise ValueError("seeds: none; at least one is needed")
-    seeds = [seed if seed % 1 else int(seed) for seed in seeds]  # a tensor's are not told apart by their values
+    # a tensor's are not told apart by their values; what is no whole number is refused where it is used
+    seeds = [seed if not isinstance(seed, (Real, Tensor)) or seed % 1 else int(seed) for seed in seeds]
     place = {seed: i for i, seed in enumerate(dict.fromkeys(seeds))}
     modules = [dict(made(model, seed).named_parameters()) for seed in place]
     rows = torch.tensor([place[seed] for seed in seeds])

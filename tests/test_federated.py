@@ -361,6 +361,7 @@ def test_a_federation_that_cannot_be_is_refused(options, message):
         ({}, {"batch_size": None}, "batch_size: None; clients have training sets of different sizes"),
         ({"pull": "north"}, {}, "runs: pull 'north'; choose from 'origin', 'global', 'server'"),
         ({"pull": "server", "server_lr": 0.0}, {}, "pull 'server' needs a server_lr above 0"),
+        ({"pull": "server", "server_lr": "0.1"}, {}, "pull 'server' needs a server_lr above 0"),
     ],
 )
 def test_runs_that_cannot_be_are_refused(change, options, message):
