@@ -28,10 +28,16 @@ def keep_freed_memory() -> None:
 def made(model: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     """``model()`` as it is drawn under ``seed``, apart from other threads; the global generators stay where they are.
 
-    Raises ``ValueError`` for parameters on another device than the CPU: their draws would hang on it.
+    Raises ``ValueError`` for a module in the place of what makes one, for what is none when it is made, and for
+    parameters on another device than the CPU: their draws would hang on it.
     """
+    if isinstance(model, nn.Module):
+        name = type(model).__name__
+        raise ValueError(f"task.model: {name}, made already; what makes one is needed, such as lambda: {name}(…)")
     with generators_kept(generator(seed, "weights").initial_seed()):
         module = model()
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"task.model: it makes something of type {type(module).__name__}; a torch.nn.Module is needed")
     for name, p in module.named_parameters():
         if p.device.type != "cpu":
             raise ValueError(f"model: it makes {name} on {p.device}; make it on the CPU, from where it is moved")

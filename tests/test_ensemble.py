@@ -808,6 +808,8 @@ class Stateful(nn.Module):
         ({"task": Task("t", MLP, lambda seed: digits_splits(0, train=60 + seed))}, r"'train' has inputs \(61, 64\)"),
         ({"task": Task("t", MLP, lambda seed: dict.fromkeys(EMPTY, EMPTY["train"]))}, "a target for each input"),
         ({"task": Task("t", lambda: MLP().to("meta"), task().data)}, "it makes layers.0.weight on meta; make it on"),
+        ({"task": Task("t", MLP(), task().data)}, "task.model: MLP, made already; what makes one is needed"),
+        ({"task": Task("t", lambda: "MLP", task().data)}, "task.model: it makes something of type str; a torch.nn.Mod"),
         ({"task": task(Stateful)}, "keeps buffers"),
         ({"task": task(lambda: MLP().requires_grad_(False))}, "task.model: none of its parameters asks for a gradient"),
         ({"task": replace(task(), loss=lambda o, y: o.detach().mean((1, 2)))}, "task.loss: it hangs on no parameter"),
