@@ -1,6 +1,7 @@
 """R models as one: stacked parameters, batches that runs of one seed share, one gradient and one update for all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 
 import numpy as np
@@ -92,11 +93,26 @@ def permuted(rng: torch.Generator, examples: int, batch_size: int, steps: int) -
     return stream[: steps * batch_size].view(steps, batch_size)
 
 
+@contextmanager
+def _draws_refused() -> Iterator[None]:
+    """Names the model where a forward pass draws at random, which a run would do otherwise among others than alone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "randomness" not in str(error):
+            raise
+        raise ValueError(
+            "task.model: its forward pass draws at random (dropout?), which replicas cannot do; leave that out, or "
+            "make the module with .eval()"
+        ) from error
+
+
 def over_seeds(module: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
     """``module`` as a function of stacked parameters {name: (R, …)}, R/S for each seed side by side, and inputs (S, N,
     …) that those of one seed share: their first products are then one, and the inputs are never copied."""
     mapped = vmap(vmap(lambda parameters, x: functional_call(module, parameters, (x,)), in_dims=(0, None)))
 
+    @_draws_refused()
     def apply(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         by_seed = {name: p.unflatten(0, (len(x), -1)) for name, p in parameters.items()}
         return mapped(by_seed, x).flatten(0, 1)
@@ -108,7 +124,7 @@ def over_replicas(module: nn.Module | Callable[[], nn.Module]) -> Callable[[dict
     """``module``, or the one that it makes (:func:`made`), as a function of stacked parameters {name: (R, …)} and
     inputs (R, N, …), mapped over the replicas."""
     module = module if isinstance(module, nn.Module) else made(module)
-    return vmap(lambda parameters, x: functional_call(module, parameters, (x,)))
+    return _draws_refused()(vmap(lambda parameters, x: functional_call(module, parameters, (x,))))
 
 
 class Replicas:

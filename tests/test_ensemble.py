@@ -763,6 +763,23 @@ class Stateful(nn.Module):
         return self.net(x)
 
 
+class Dropping(MLP):
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), 0.5, self.training)
+
+
+@pytest.mark.parametrize("perturb", [None, lambda logits, x, y: x + logits(x).mean()], ids=["", "perturbed"])
+@pytest.mark.parametrize(
+    "model", [lambda: nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5)), Dropping], ids=["module", "within forward()"]
+)
+def test_dropout_is_refused_by_name_and_left_alone_where_it_does_nothing(model, perturb):
+    for runs in (RUNS, RUNS.iloc[:1], RUNS.iloc[:4]):  # of the last, as many under each seed
+        with pytest.raises(ValueError, match=r"task.model: its forward pass draws at random .* make .* \.eval\(\)"):
+            train(replace(task(model), perturb=perturb), runs, steps=2, device="cpu")
+    still = train(replace(task(lambda: model().eval()), perturb=perturb), RUNS, steps=2, device="cpu")
+    assert np.isfinite(still.table["value"]).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
