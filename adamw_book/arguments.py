@@ -2,6 +2,10 @@
 
 import math
 import operator
+from collections.abc import Iterable
+from numbers import Real
+
+import numpy as np
 
 
 def whole(name: str, value, least: int = 1, most: float = math.inf, needed: str = "a positive whole number") -> int:
@@ -14,3 +18,13 @@ def whole(name: str, value, least: int = 1, most: float = math.inf, needed: str 
     if number is None or not least <= number <= most:
         raise ValueError(f"{name}: {value!r}; {needed} is needed")
     return number
+
+
+def shown(value) -> str:
+    """``value`` as a message names it: "1" in quotes, which tell it from 1."""
+    return repr(value) if isinstance(value, str) else f"{value}"
+
+
+def real(values: Iterable) -> np.ndarray:
+    """``values`` in float64, with NaN for what is no real number: "0.1" is none."""
+    return np.array([value if isinstance(value, Real) else math.nan for value in values], float)

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from adamw_book.arguments import real
 from adamw_book.data import generator
 from adamw_book.optim import AdamW
 from adamw_book.optim.state import new_state
@@ -66,7 +67,7 @@ class Clients(Replicas):
         to_global = torch.tensor((expanded["pull"] == "global").to_numpy(), device=device)
         self.to_global = to_global
         # what their decay leads to, and 0 for the other clients
-        self.centre = {n: torch.zeros_like(p.detach()) for n, p in self.parameters.items() if bool(to_global.any())}
+        self.centre = {n: torch.zeros_like(p.detach()) for n, p in self.learning.items() if bool(to_global.any())}
         self.anchors += [(self.parameters[name], centre) for name, centre in self.centre.items()]
         self.server = self._server(decays)
         self.round, self.left_out = 0, torch.zeros(len(runs), dtype=torch.long, device=device)
@@ -128,7 +129,7 @@ class Clients(Replicas):
         self.began = dict(self.shared)
         for name, p in self.parameters.items():
             p.copy_(self.shared[name].repeat_interleave(self.m, 0))
-            if self.centre:
+            if name in self.centre:
                 self.centre[name].copy_(torch.where(_along(self.to_global, p), p, 0.0))
         if self.federation.state == "reset" and self.round:
             for state in self.optimizer.state.values():
@@ -171,13 +172,13 @@ class Clients(Replicas):
 
     def _average(self, weights: Tensor) -> dict[str, Tensor]:
         """The clients' mean {name: (R, …)} with weights (R, m), of which those at 0 may be anything; the global model
-        where nobody has a say."""
+        where nobody has a say, and its parameters that had no gradient."""
         share, heard, found = _share(weights), weights.sum(1) > 0, {}
         for name, p in self.parameters.items():
             each = p.detach().unflatten(0, (-1, self.m)).flatten(2)
             each = torch.where(weights[..., None] > 0, each, 0.0)
             mean = (share[..., None] * each).sum(1).view_as(self.shared[name])
-            found[name] = torch.where(_along(heard, mean), mean, self.shared[name])
+            found[name] = torch.where(_along(heard, mean) & (p.grad is not None), mean, self.shared[name])
         return found
 
     def _refused(self) -> Tensor:
@@ -244,7 +245,7 @@ class Clients(Replicas):
         round without a quorum is none for a run's moments and count either."""
         for name, p in self.server_parameters.items():
             p.copy_(self.shared[name])
-            p.grad = self.shared[name] - average[name]
+            p.grad = None if self.parameters[name].grad is None else self.shared[name] - average[name]
         due, states = enough & self.at_server, self.server.state
         for turn in self.turns[due].unique().tolist():  # one, as long as the runs have missed the same rounds
             now = due & (self.turns == turn)
@@ -348,7 +349,7 @@ def _with_pull(runs: pd.DataFrame) -> pd.DataFrame:
             "toward 'zero' is needed"
         )
     at_server = runs["pull"] == "server"
-    still = at_server & ~(runs["server_lr"] > 0)
+    still = at_server & ~(real(runs["server_lr"]) > 0)
     if still.any() or (at_server & (runs["l2"] > 0)).any():
         raise ValueError("runs: pull 'server' needs a server_lr above 0, and knows no l2")
     return runs

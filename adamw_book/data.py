@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from numbers import Real
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from adamw_book.arguments import whole
+from adamw_book.arguments import shown, whole
 
 Splits = dict[str, tuple[Tensor, Tensor]]
 _SEEDING = threading.RLock()  # held while a seed, not the state of the whole program, stands in the global generators
@@ -48,8 +49,8 @@ def generators_kept(seed: int | None = None) -> Iterator[None]:
 def generator(seed: int, purpose: str) -> torch.Generator:
     """A generator for one ``purpose`` ("data", "weights", "batches", …) of one ``seed``, independent of every other
     purpose. Raises ``ValueError`` for a seed that is not a whole number of 0 or more."""
-    if not 0 <= seed < float("inf") or seed % 1:
-        raise ValueError(f"seed: {seed}; a whole number of 0 or more is needed")
+    if not isinstance(seed, (Real, Tensor)) or not 0 <= seed < float("inf") or seed % 1:
+        raise ValueError(f"seed: {shown(seed)}; a whole number of 0 or more is needed")
     entropy = [int(seed), *purpose.encode()]
     return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from adamw_book.arguments import whole
+from adamw_book.arguments import real, shown, whole
 from adamw_book.data import Splits, generators_kept
 from adamw_book.jobs import on_workers, side_by_side, workers
 from adamw_book.replicas import (
@@ -152,8 +152,9 @@ def train(
 
     On a terminal a bar shows how far it is (``TQDM_DISABLE=1``: none).
 
-    The global generators of torch, numpy and python are left as they were. Raises ``ValueError`` for missing columns,
-    coefficients that are negative or not finite, an unknown schedule or split, an impossible batch size or step.
+    The global generators of torch, numpy and python are left as they were. Raises ``ValueError`` for runs that are no
+    table, missing columns, coefficients that are no finite numbers of 0 or more, an unknown schedule or split, an
+    impossible batch size or step.
     """
     runs, filled = _checked(runs, schedule)
     steps = whole("steps", steps)
@@ -183,6 +184,8 @@ def train(
             "task.model: the module keeps buffers (running statistics?), which replicas cannot share; "
             "use GroupNorm or LayerNorm"
         )
+    if not any(p.requires_grad for p in template.parameters()):
+        raise ValueError("task.model: none of its parameters asks for a gradient; at least one is needed")
 
     # runs of one seed side by side share their batches; a measurement sees them in the order given
     order = np.argsort(pd.factorize(runs["seed"])[0], kind="stable") if measure is None else np.arange(len(runs))
@@ -236,6 +239,8 @@ def train(
 
 def _checked(runs: pd.DataFrame, schedule: str) -> tuple[pd.DataFrame, list[str]]:
     """The runs with all their columns, and the names of those that were filled in."""
+    if not isinstance(runs, pd.DataFrame):
+        raise ValueError(f"runs: of type {type(runs).__name__}; a pandas.DataFrame with a row for each run is needed")
     missing = [c for c in ("arm", *HYPER, "seed") if c not in runs]
     if missing:
         raise ValueError(
@@ -248,11 +253,12 @@ def _checked(runs: pd.DataFrame, schedule: str) -> tuple[pd.DataFrame, list[str]
     if runs.empty:
         raise ValueError("runs: the table is empty; at least one run is needed")
     for column in (*HYPER, "seed"):
-        number = pd.to_numeric(runs[column], errors="coerce").to_numpy(float, na_value=np.nan)
+        number = real(runs[column])
         good = np.isfinite(number) & (number >= 0) & (column != "seed" or number == np.floor(number))
         if not good.all():
             kind = "a whole" if column == "seed" else "a finite"
-            raise ValueError(f"runs: {column} {runs[column][~good].iloc[0]}; {kind} number of 0 or more is needed")
+            bad = runs[column][~good].iloc[0]
+            raise ValueError(f"runs: {column} {shown(bad)}; {kind} number of 0 or more is needed")
     checked = runs.reset_index(drop=True).copy()
     optional = {"schedule": schedule, "warmup": 0.0, "decay_schedule": "torch", "toward": "zero"}
     filled = [column for column in optional if column not in checked]

@@ -4,7 +4,7 @@ Python between them: what a compiler would start from, at the price of a single 
     gradients, again = record(function, parameters, x, y)     # runs the function
     again(parameters, x, y)                                   # the same operations on other numbers
 
-What hangs on the numbers themselves, such as a branch, cannot be replayed: then ``again`` is None.
+What hangs on the numbers themselves, such as a branch or NumPy's result, cannot be replayed: then ``again`` is None.
 """
 
 import operator
@@ -12,11 +12,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 # operations whose result, or its shape, is known to Python or drawn anew: item, nonzero, a draw
 _OF_THE_MOMENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded}
+# what hands the numbers themselves on, which no operation shows
+_OUT_OF_TORCH = {Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.__dlpack__}
 _SAME_PLACE = {"aten::detach", "aten::expand", "aten::view", "aten::_unsafe_view", "aten::alias"}
 
 
@@ -62,6 +65,18 @@ class _Recorder(TorchDispatchMode):
                 if isinstance(tensor, Tensor):
                     self.name(tensor, self.graph.call_function(operator.getitem, (node, i)))
         return result
+
+
+class _Leaving(TorchFunctionMode):
+    """Sees where numbers leave torch, and tells the recorder."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.recorder.repeatable &= function not in _OUT_OF_TORCH
+        return function(*args, **kwargs or {})
 
 
 def _placed(tensor: Tensor) -> tuple:
@@ -113,10 +128,11 @@ def record(function: Callable[..., list[Tensor]], *inputs) -> tuple[list[Tensor]
     """``function(*inputs)``, a list of tensors, and a function of the same inputs that replays it.
 
     inputs: tensors and lists of them; further calls take tensors of the same shapes. ``function`` must hang on nothing
-    else that changes: what it reads elsewhere is kept as it was.
+    else that changes: what it reads elsewhere is kept as it was, and so is what the ``backward`` of an
+    ``autograd.Function`` gets from NumPy, where nobody sees the numbers leave.
     """
     recorder = _Recorder(tree_leaves(inputs))
-    with recorder:
+    with recorder, _Leaving(recorder):
         results = function(*inputs)
     if not recorder.repeatable:
         return results, None

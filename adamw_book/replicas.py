@@ -1,6 +1,8 @@
 """R models as one: stacked parameters, batches that runs of one seed share, one gradient and one update for all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -27,10 +29,16 @@ def keep_freed_memory() -> None:
 def made(model: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     """``model()`` as it is drawn under ``seed``, apart from other threads; the global generators stay where they are.
 
-    Raises ``ValueError`` for parameters on another device than the CPU: their draws would hang on it.
+    Raises ``ValueError`` for a module in the place of what makes one, for what is none when it is made, and for
+    parameters on another device than the CPU: their draws would hang on it.
     """
+    if isinstance(model, nn.Module):
+        name = type(model).__name__
+        raise ValueError(f"task.model: {name}, made already; what makes one is needed, such as lambda: {name}(…)")
     with generators_kept(generator(seed, "weights").initial_seed()):
         module = model()
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"task.model: it makes something of type {type(module).__name__}; a torch.nn.Module is needed")
     for name, p in module.named_parameters():
         if p.device.type != "cpu":
             raise ValueError(f"model: it makes {name} on {p.device}; make it on the CPU, from where it is moved")
@@ -42,7 +50,8 @@ def initial_parameters(model: Callable[[], nn.Module], seeds: Sequence[int]) -> 
     global generators are left as they were. Raises ``ValueError`` for no seeds and what is no seed."""
     if not len(seeds):
         raise ValueError("seeds: none; at least one is needed")
-    seeds = [seed if seed % 1 else int(seed) for seed in seeds]  # a tensor's are not told apart by their values
+    # a tensor's are not told apart by their values; what is no whole number is refused where it is used
+    seeds = [seed if not isinstance(seed, (Real, Tensor)) or seed % 1 else int(seed) for seed in seeds]
     place = {seed: i for i, seed in enumerate(dict.fromkeys(seeds))}
     modules = [dict(made(model, seed).named_parameters()) for seed in place]
     rows = torch.tensor([place[seed] for seed in seeds])
@@ -84,11 +93,26 @@ def permuted(rng: torch.Generator, examples: int, batch_size: int, steps: int) -
     return stream[: steps * batch_size].view(steps, batch_size)
 
 
+@contextmanager
+def _draws_refused() -> Iterator[None]:
+    """Names the model where a forward pass draws at random, which a run would do otherwise among others than alone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "randomness" not in str(error):
+            raise
+        raise ValueError(
+            "task.model: its forward pass draws at random (dropout?), which replicas cannot do; leave that out, or "
+            "make the module with .eval()"
+        ) from error
+
+
 def over_seeds(module: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
     """``module`` as a function of stacked parameters {name: (R, …)}, R/S for each seed side by side, and inputs (S, N,
     …) that those of one seed share: their first products are then one, and the inputs are never copied."""
     mapped = vmap(vmap(lambda parameters, x: functional_call(module, parameters, (x,)), in_dims=(0, None)))
 
+    @_draws_refused()
     def apply(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         by_seed = {name: p.unflatten(0, (len(x), -1)) for name, p in parameters.items()}
         return mapped(by_seed, x).flatten(0, 1)
@@ -100,7 +124,7 @@ def over_replicas(module: nn.Module | Callable[[], nn.Module]) -> Callable[[dict
     """``module``, or the one that it makes (:func:`made`), as a function of stacked parameters {name: (R, …)} and
     inputs (R, N, …), mapped over the replicas."""
     module = module if isinstance(module, nn.Module) else made(module)
-    return vmap(lambda parameters, x: functional_call(module, parameters, (x,)))
+    return _draws_refused()(vmap(lambda parameters, x: functional_call(module, parameters, (x,))))
 
 
 class Replicas:
@@ -111,6 +135,8 @@ class Replicas:
 
     starts: {seed: {name: the weights that runs of this seed begin with}}, of :func:`given_parameters`. Where ``runs``
     decay toward them, the optimizer sees the distance θ − θ₀, so that both kinds of decay pull to θ₀.
+
+    A parameter without a gradient, because it asks for none or the loss does not hang on it, stays where it is.
     """
 
     models, each = 1, 0
@@ -130,12 +156,13 @@ class Replicas:
         codes, seeds = pd.factorize(runs["seed"])
         given = {name: torch.stack([starts[s][name] for s in seeds])[codes] for name in next(iter(starts.values()), {})}
         initial |= {name: p.to(initial[name].dtype) for name, p in given.items()}
-        self.parameters = {name: p.to(device).requires_grad_() for name, p in initial.items()}
+        learns = {name: p.requires_grad for name, p in module.named_parameters()}
+        self.parameters = {name: p.to(device).requires_grad_(learns[name]) for name, p in initial.items()}
         anchored = torch.tensor((runs["toward"] == "start").to_numpy())
         self.anchors = [
             (self.parameters[name], (initial[name] * anchored.view(-1, *[1] * (p.ndim - 1))).to(device))
             for name, p in given.items()
-            if decays(name) and anchored.any()
+            if learns[name] and decays(name) and anchored.any()
         ]
         hyper = {c: torch.tensor(runs[c].to_numpy(float), dtype=torch.float32, device=device) for c in HYPER}
         self.base_lr = hyper.pop("lr")
@@ -151,12 +178,17 @@ class Replicas:
         self.lr = self.base_lr.clone()
         self.base_decay, self.decay = hyper["weight_decay"].clone(), hyper["weight_decay"]
         groups = [
-            {"params": [p for name, p in self.parameters.items() if decays(name)], **hyper},
-            {"params": [p for name, p in self.parameters.items() if not decays(name)], "weight_decay": 0.0, "l2": 0.0},
+            {"params": [p for name, p in self.learning.items() if decays(name)], **hyper},
+            {"params": [p for name, p in self.learning.items() if not decays(name)], "weight_decay": 0.0, "l2": 0.0},
         ]
         self.optimizer = AdamW(
             [g for g in groups if g["params"]], lr=self.lr, betas=betas, eps=eps, capturable=device.type == "cuda"
         )
+
+    @property
+    def learning(self) -> dict[str, Tensor]:
+        """The parameters {name: (R, …)} that ask for a gradient: the optimizer's."""
+        return {name: p for name, p in self.parameters.items() if p.requires_grad}
 
     def place(self, splits, names, batch_size, steps) -> None:
         """Put the splits ``names`` and the batches of all steps where they are needed."""
@@ -234,7 +266,7 @@ class Replicas:
             for p, anchor in self.anchors:
                 p.add_(anchor)
 
-    def _gradients_at(self, step: int, *inputs) -> list[Tensor]:
+    def _gradients_at(self, step: int, *inputs) -> list[Tensor | None]:
         """On a CPU the first step is recorded and, once the second has shown that it comes to the same, replayed: half
         of a small step would be Python's."""
         if self.device.type != "cpu" or (self.replay is None and step > 1):
@@ -249,14 +281,18 @@ class Replicas:
             self.replay = None
         return gradients
 
-    def gradients(self, parameters: list[Tensor], x: Tensor, y: Tensor) -> list[Tensor]:
-        """Of each replica's loss: replicas share no parameter, so the gradient of the sum is each one's own."""
+    def gradients(self, parameters: list[Tensor], x: Tensor, y: Tensor) -> list[Tensor | None]:
+        """Of each replica's loss: replicas share no parameter, so the gradient of the sum is each one's own. None, as
+        under torch, for parameters that ask for none or that no loss hangs on."""
         named = dict(zip(self.parameters, parameters, strict=True))
         if self.task.perturb is not None:
             now = {name: p.detach() for name, p in named.items()}
             x = self.task.perturb(lambda inputs: self.apply(now, inputs), x, y).detach()
         loss = self.one_each("task.loss", self.task.loss(self.logits(named, x), y), len(self.lr))
-        return list(torch.autograd.grad(loss.sum(), parameters))
+        if not loss.requires_grad:
+            raise ValueError("task.loss: it hangs on no parameter that asks for a gradient; at least one is needed")
+        found = iter(torch.autograd.grad(loss.sum(), [p for p in parameters if p.requires_grad], allow_unused=True))
+        return [next(found) if p.requires_grad else None for p in parameters]
 
     def _record_graph(self) -> None:
         graph = torch.cuda.CUDAGraph()
@@ -297,13 +333,13 @@ class Replicas:
         return values
 
     def snapshot(self, step: int) -> Snapshot:
-        nothing = {name: torch.zeros_like(p) for name, p in self.parameters.items()} if step == 0 else {}
+        state = self.optimizer.state
         return Snapshot(
             step,
             self.runs,
             self.judged(),
-            nothing or {name: p.grad for name, p in self.parameters.items()},
-            nothing or {name: self.optimizer.state[p]["exp_avg_sq"] for name, p in self.parameters.items()},
+            {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.parameters.items()},
+            {n: state[p]["exp_avg_sq"] if p in state else torch.zeros_like(p) for n, p in self.parameters.items()},
         )
 
     def evaluate(self, split: str, block: int = 128) -> dict[str, Tensor]:
@@ -322,6 +358,8 @@ class Replicas:
         return {key: self.one_each(f"task.metrics, {key}", torch.cat(values)) for key, values in parts.items()}
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
     """Equal but for rounding, which may hang on where in memory a tensor lies."""
+    if a is None or b is None:
+        return a is b
     return torch.allclose(a, b, rtol=1e-3, atol=1e-5 * float(a.abs().nan_to_num(posinf=0.0).max()), equal_nan=True)

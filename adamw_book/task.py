@@ -43,11 +43,13 @@ class Task:
     (R, N, T). ``perturb``, where there is one, is called before every update as ``perturb(logits, x, y)`` and returns
     the inputs (R, N, ...) that the update is taken on in the place of x: ``logits`` maps inputs to the logits of the
     current models, whose parameters take no gradient in it. Adversarial training is such a ``perturb``. For a run to be
-    the same alone and among others it must not draw at random. ``start``, where there is one, gives weights that runs
-    begin with in the place of those that ``model()`` draws: ``start(seeds)`` returns {name: (len(seeds), …)} for some
-    or all of the parameters, a row a seed, which must hang on that seed alone. What it leaves out (a new read-out) is
-    drawn as ever. All of them hang on their arguments alone: what is done at every step is recorded at the first ones
-    and replayed.
+    the same alone and among others neither it nor the module may draw at random, as dropout does. ``start``, where
+    there is one, gives weights that runs begin with in the place of those that ``model()`` draws: ``start(seeds)``
+    returns {name: (len(seeds), …)} for some or all of the parameters, a row a seed, which must hang on that seed alone.
+    What it leaves out (a new read-out) is drawn as ever. A parameter that asks for no gradient
+    (``requires_grad=False``), or that the loss does not hang on, stays where it is, as under torch: no decay either.
+    All of these functions hang on their arguments alone: what is done at every step is recorded at the first ones and
+    replayed.
     """
 
     name: str
@@ -64,7 +66,7 @@ class Task:
 @dataclass(frozen=True)
 class Snapshot:
     """What a ``measure`` function sees after ``step`` updates: R replicas, each tensor with the replica axis in
-    front."""
+    front. Gradients and second moments are 0 at step 0, and for parameters that have none."""
 
     step: int
     runs: pd.DataFrame

@@ -106,6 +106,35 @@ def test_every_row_equals_its_solo_run_with_torch(name, batch_size):
             )
 
 
+class Partly(nn.Module):
+    """A body that is frozen, a read-out that learns, and a layer that nobody asks."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.idle = nn.Linear(64, 16), nn.Linear(16, 10), nn.Linear(3, 3)
+        self.body.requires_grad_(False)
+
+    def forward(self, x):
+        return self.head(self.body(x).tanh())
+
+
+@pytest.mark.parametrize("toward", ["zero", "start"])
+def test_parameters_without_a_gradient_stay_where_they_are_as_under_torch(toward):
+    seen, t = [], task(Partly)
+    t = replace(t, start=lambda seeds: initial_parameters(t.model, seeds))
+    result = train(t, RUNS.assign(toward=toward), steps=12, batch_size=16, record=(0, 3, 12), keep_parameters=True,
+                   measure=lambda s: seen.append(copied(s)) or {}, chunk_size=len(RUNS), device="cpu")  # fmt: skip
+    first = initial_parameters(t.model, list(RUNS["seed"]))
+    for name, p in result.parameters.items():
+        assert torch.equal(p, first[name]) == ("head" not in name)
+        for moments in (seen[-1].gradients, seen[-1].exp_avg_sq):
+            assert bool(moments[name].any()) == ("head" in name) and moments[name].shape == p.shape
+    for i, run in enumerate(RUNS.itertuples()):
+        if toward == "zero":
+            for name, p in solo(t, run, 12, 16).named_parameters():
+                torch.testing.assert_close(result.parameters[name][i], p.detach(), **NEAR)
+
+
 @pytest.mark.parametrize("option", [{"betas": (0.6, 0.999)}, {"betas": (0.9, 0.9)}, {"eps": 1e-3}], ids=str)
 def test_betas_and_eps_are_those_that_were_asked_for(option):
     t = task()
@@ -707,6 +736,8 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
         (lambda: initial_parameters(MLP, []), "seeds: none; at least one is needed"),
         (lambda: initial_parameters(MLP, [-1]), "seed: -1; a whole number of 0 or more"),
         (lambda: initial_parameters(MLP, torch.tensor([0.0, 0.5])), "seed: 0.5; a whole number of 0 or more"),
+        (lambda: initial_parameters(MLP, ["1"]), "seed: '1'; a whole number of 0 or more"),
+        (lambda: batch_order("1", 60, 6, 1), "seed: '1'; a whole number of 0 or more"),
         (lambda: initial_parameters(MLP, [math.nan]), "seed: nan; a whole number of 0 or more"),
         (lambda: learning_rate_factors("triangle", 5), "schedule: 'triangle' is unknown"),
         (lambda: learning_rate_factors("linear", 5, 1), "warmup: 1; a share of the steps, from 0 to less than 1"),
@@ -732,6 +763,23 @@ class Stateful(nn.Module):
         return self.net(x)
 
 
+class Dropping(MLP):
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), 0.5, self.training)
+
+
+@pytest.mark.parametrize("perturb", [None, lambda logits, x, y: x + logits(x).mean()], ids=["", "perturbed"])
+@pytest.mark.parametrize(
+    "model", [lambda: nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5)), Dropping], ids=["module", "within forward()"]
+)
+def test_dropout_is_refused_by_name_and_left_alone_where_it_does_nothing(model, perturb):
+    for runs in (RUNS, RUNS.iloc[:1], RUNS.iloc[:4]):  # of the last, as many under each seed
+        with pytest.raises(ValueError, match=r"task.model: its forward pass draws at random .* make .* \.eval\(\)"):
+            train(replace(task(model), perturb=perturb), runs, steps=2, device="cpu")
+    still = train(replace(task(lambda: model().eval()), perturb=perturb), RUNS, steps=2, device="cpu")
+    assert np.isfinite(still.table["value"]).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -741,7 +789,11 @@ class Stateful(nn.Module):
         ({"runs": RUNS.assign(lr=-1e-3)}, "runs: lr -0.001; a finite number of 0 or more is needed"),
         ({"runs": RUNS.assign(weight_decay=[0, 0, -0.5, 0, 0])}, "runs: weight_decay -0.5; a finite number"),
         ({"runs": RUNS.assign(l2=[0, np.inf, 0, 0, 0])}, "runs: l2 inf; a finite number"),
-        ({"runs": RUNS.assign(l2="much")}, "runs: l2 much; a finite number"),
+        ({"runs": RUNS.assign(l2="much")}, "runs: l2 'much'; a finite number"),
+        ({"runs": RUNS.assign(lr="0.01")}, "runs: lr '0.01'; a finite number"),
+        ({"runs": RUNS.assign(lr=1j)}, "runs: lr 1j; a finite number"),
+        ({"runs": RUNS.assign(seed="1")}, "runs: seed '1'; a whole number"),
+        ({"runs": RUNS.to_dict("records")}, "runs: of type list; a pandas.DataFrame with a row for each run is needed"),
         ({"runs": RUNS.assign(step=1)}, "runs: the column 'step' is one of the result's; rename it or leave it out"),
         ({"runs": RUNS.assign(metric=1)}, "runs: the column 'metric'"),
         ({"runs": RUNS.assign(value=1)}, "runs: the column 'value'"),
@@ -773,7 +825,11 @@ class Stateful(nn.Module):
         ({"task": Task("t", MLP, lambda seed: digits_splits(0, train=60 + seed))}, r"'train' has inputs \(61, 64\)"),
         ({"task": Task("t", MLP, lambda seed: dict.fromkeys(EMPTY, EMPTY["train"]))}, "a target for each input"),
         ({"task": Task("t", lambda: MLP().to("meta"), task().data)}, "it makes layers.0.weight on meta; make it on"),
+        ({"task": Task("t", MLP(), task().data)}, "task.model: MLP, made already; what makes one is needed"),
+        ({"task": Task("t", lambda: "MLP", task().data)}, "task.model: it makes something of type str; a torch.nn.Mod"),
         ({"task": task(Stateful)}, "keeps buffers"),
+        ({"task": task(lambda: MLP().requires_grad_(False))}, "task.model: none of its parameters asks for a gradient"),
+        ({"task": replace(task(), loss=lambda o, y: o.detach().mean((1, 2)))}, "task.loss: it hangs on no parameter"),
         ({"chunk_size": 0}, "chunk_size: 0; a positive whole number"),
         ({"chunk_size": 2.5}, "chunk_size: 2.5; a positive whole number"),
         ({"steps": 2.5}, "steps: 2.5; a positive whole number"),

@@ -126,6 +126,25 @@ def test_reset_and_kept_moments_give_different_models():
     assert ((first - second).abs().amax((1, 2)) > 1e-3).all()
 
 
+class Partly(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.idle = nn.Linear(64, 8), nn.Linear(8, 10), nn.Linear(3, 3)
+        self.body.requires_grad_(False)
+
+    def forward(self, x):
+        return self.head(self.body(x).tanh())
+
+
+def test_parameters_without_a_gradient_stay_where_they_are_at_clients_and_server():
+    task = Task("digits", lambda: Partly().double(), data)
+    first = initial_parameters(task.model, list(RUNS["seed"]))
+    options = {"steps": LOCAL * ROUNDS, "batch_size": BATCH, "keep_parameters": True, "device": "cpu"}
+    for name, p in train(task, RUNS, kind=federation(), **options).parameters.items():
+        for run in range(len(RUNS)):
+            assert torch.equal(p[run], first[name][run]) == ("head" not in name)
+
+
 def test_drawn_clients_are_the_same_for_all_arms_and_others_do_not_count():
     seen = set()
 
@@ -342,6 +361,7 @@ def test_a_federation_that_cannot_be_is_refused(options, message):
         ({}, {"batch_size": None}, "batch_size: None; clients have training sets of different sizes"),
         ({"pull": "north"}, {}, "runs: pull 'north'; choose from 'origin', 'global', 'server'"),
         ({"pull": "server", "server_lr": 0.0}, {}, "pull 'server' needs a server_lr above 0"),
+        ({"pull": "server", "server_lr": "0.1"}, {}, "pull 'server' needs a server_lr above 0"),
     ],
 )
 def test_runs_that_cannot_be_are_refused(change, options, message):

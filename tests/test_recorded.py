@@ -1,5 +1,6 @@
 """A recorded function gives on other numbers what the function gives; one that looks at its numbers is not replayed."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -64,8 +65,12 @@ def test_a_view_of_another_dtype_is_no_view_that_changes_nothing():
         lambda x: [x[x > 0].sum()],
         lambda x: [x + torch.rand(3)],
         lambda x: [x * x.max().item()],
+        lambda x: [x * float(x.numpy().mean())],
+        lambda x: [x + torch.from_numpy(np.asarray(x) * 2)],
+        lambda x: [x * max(x.tolist())],
+        lambda x: [x + torch.from_numpy(np.from_dlpack(x) * 2)],
     ],
-    ids=["a branch", "a shape", "a draw", "a number taken out"],
+    ids=["a branch", "a shape", "a draw", "a number taken out", "numpy", "asarray", "tolist", "dlpack"],
 )
 def test_what_hangs_on_the_numbers_is_not_replayed(function):
     results, again = record(function, torch.tensor([1.0, -2.0, 3.0]))
@@ -119,6 +124,18 @@ def test_steps_are_replayed_and_a_function_that_changes_is_not(monkeypatch):
     calls.clear()
     trained(MLP, task={"loss": lambda logits, targets: loss(logits, targets, 1.0 + len(calls))})
     assert steady < 6 and len(calls) > 10  # the second has other weights at the second step than were recorded
+
+
+def test_a_loss_that_looks_at_its_numbers_through_numpy_is_asked_at_every_step():
+    def weighed(mean):
+        each = torch.nn.functional.cross_entropy
+        return lambda logits, y: each(logits.transpose(1, 2), y, reduction="none").mean(1) * (mean(y) > 4.5)
+
+    by_numpy, by_torch = (
+        trained(MLP, task={"loss": weighed(mean)}, steps=30).parameters["layers.0.weight"]
+        for mean in (lambda y: float(y.numpy().mean()), lambda y: y.double().mean().item())
+    )
+    assert torch.equal(by_numpy, by_torch)
 
 
 def test_a_replica_without_finite_gradients_keeps_no_other_from_being_replayed():
