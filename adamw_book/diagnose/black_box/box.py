@@ -188,7 +188,7 @@ class Box:
             optimizer = self.make(params, **(self.keywords | keywords))
         except NotImplementedError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CouldNotRun(f"it cannot be made: {type(error).__name__}: {error}") from error
         if missing := [name for name in ("step", "param_groups") if not hasattr(optimizer, name)]:
             raise CouldNotRun(f"{type(optimizer).__name__} has no {' and no '.join(missing)}: it is no torch optimizer")
@@ -224,7 +224,7 @@ class Box:
                 optimizer.step(closure)
         except NotImplementedError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CouldNotRun(f"its step raises {type(error).__name__}: {error}") from error
         for p, g in zip(params, wanted, strict=True):
             if g is not None and (p.grad is None or not torch.equal(p.grad, g)):

@@ -102,7 +102,7 @@ def checkpoint_loses(box: Box, rule: Rule | None) -> str:
         resumed = resume(PROBING)
     except (CouldNotRun, NotImplementedError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"raises {type(error).__name__}: {error}"
     parts = ("step", "exp_avg", "exp_avg_sq", "moments") if rule else ()
     paths = {
@@ -145,7 +145,7 @@ def state_of(box: Box) -> State:
         loaded = box.optimizer([p], PROBING)
         loaded.load_state_dict(optimizer.state_dict())
         after = state_dtypes(loaded, p)
-    except Exception:
+    except (Exception, SystemExit):
         after = ()
     given, size = gradients(4), LARGE[0] * LARGE[1] // 16
     [small] = box.drive([starts()], [[g] for g in given])
