@@ -217,15 +217,24 @@ class Asked:
         }[found]  # fmt: skip
 
     def groups(self) -> str:
-        own, later = ignored_by_groups(self.box)
+        own, later, own_in_part, later_in_part = ignored_by_groups(self.box, self.has("parameters_mixed"))
+        if self.has(*FOLLOWS.values()):  # a schedule that does not reach the decay has been told
+            later_in_part = [name for name in later_in_part if name != "lr"]
         for name in own:
             called, there = self.box.names[name], self.box.in_groups(name)
             names = name if called == there else f"{' and '.join(called)} (there it is called {', '.join(there)})"
             self.found("groups_ignored", Rule(), f"own {name}", names=names)
         for name in later:
             self.found("changes_ignored", Rule(), "schedule ignored" if name == "lr" else f"own {name}", names=name)
-        if own or later:
-            return "ignored: " + ", ".join([*own, *(f"{name} changed later" for name in later if name not in own)])
+        for name in own_in_part:
+            self.driven("groups_mixed", f"all, own {name}", names=name)
+        for name in later_in_part:
+            self.driven("changes_in_part", "all, schedule" if name == "lr" else f"all, own {name}", names=name)
+        ignored = [*own, *(f"{name} changed later" for name in later if name not in own)]
+        ignored += [f"{name} in part" for name in own_in_part]
+        ignored += [f"{name} changed later in part" for name in later_in_part if name not in own_in_part]
+        if ignored:
+            return "ignored: " + ", ".join(ignored)
         taken = [name for name in PROBING if name in self.box.names]
         usual = self.box.held(**USUAL | dict(self.usual))
         for name, held in self.box.held().items():
@@ -273,7 +282,7 @@ class Asked:
 
     def whole(self, rule: Rule) -> str:
         box, given = self.box, gradients(12, seed=7)
-        scheduled = not self.has("changes_ignored")
+        scheduled = not self.has("changes_ignored", "changes_in_part")
         lrs = PROBING["lr"] * np.linspace(1, 0.1 if scheduled else 1, 12)
         [path] = box.drive([starts(seed=9)], [[g] for g in given], lrs=lrs)
         error = differ(path, simulate(rule, path[0], given, **box.in_force() | {"lr": lrs}))

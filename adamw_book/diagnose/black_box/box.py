@@ -162,10 +162,10 @@ class Box:
         """The names of a coefficient in ``param_groups``, which may be others than those of the constructor."""
         return next((s for s in NAMES[name] if all(one in self.defaults for one in s)), self.names[name])
 
-    def set(self, optimizer, name: str, value) -> None:
-        """Put a coefficient into all groups, as a scheduler does."""
+    def set(self, optimizer, name: str, value, groups: slice = slice(None)) -> None:
+        """Put a coefficient into all groups, or into some, as a scheduler does."""
         spelling = self.in_groups(name)
-        for group in optimizer.param_groups:
+        for group in optimizer.param_groups[groups]:
             for key, one in zip(spelling, [value] if len(spelling) == 1 else value, strict=True):
                 if isinstance(group.get(key), Tensor):
                     group[key].fill_(one)

@@ -217,6 +217,17 @@ WORDS = {
         "A change of {names} in param_groups between steps is ignored: a scheduler does nothing there.",
         'lr = group["lr"]  # read in step(), not in __init__()',
     ),
+    "groups_mixed": (
+        "error",
+        "A parameter group's own {names} is mixed with that of the others: a part of the step or of the decay takes "
+        "another group's.",
+        'for group in self.param_groups: lr = group["lr"], …',
+    ),
+    "changes_in_part": (
+        "error",
+        "A change of {names} in param_groups between steps reaches only a part of the step or of the decay.",
+        'lr = group["lr"]  # read in step(), not in __init__()',
+    ),
     "checkpoint_loses": (
         "error",
         "A run that is saved by state_dict() and resumed by load_state_dict() goes on without {what}.",
