@@ -39,6 +39,15 @@ PLANTED = {
         ["decay_ignores_schedule"],
         {DECAY: 'p.mul_(1 - weight_decay * group.setdefault("initial_lr", lr))'},
     ),
+    "decay at the rate of the step before": (
+        ["decay_on_another_schedule"],
+        {DECAY: 'p.mul_(1 - weight_decay * state.get("rate", lr)); state["rate"] = lr'},
+    ),
+    "decay in every 16th step": (
+        ["decay_varies"],
+        {DECAY: "p.mul_(1 - 16 * lr * weight_decay * (t % 16 == 0))"},
+    ),
+    "lr's root": (["decay_not_proportional"], {DECAY: "p.mul_(1 - lr**0.5 * weight_decay)"}),
     "lr twice": (["decay_by_lr_squared"], {DECAY: "p.mul_(1 - lr * lr * weight_decay)"}),
     "weight_decay's root": (["decay_not_proportional"], {DECAY: "p.mul_(1 - lr * weight_decay**0.5)"}),
     "no decay": (["decay_ignored"], {DECAY: "pass"}),

@@ -32,6 +32,12 @@ def test_a_planted_mistake_is_named(mistake, dtype, short):
     assert all(list(finding.effect) == [10] for finding in report.findings if finding.severity != "note")
 
 
+def test_a_decay_that_acts_seldom_is_not_said_to_be_none(short):
+    report = conformance(planted(PLANTED["decay in every 16th step"][1]))
+    assert "0 to 16 times ηλ" in str(report)
+    assert report.answers["weights without gradients"] == "decay where gradients are 0"
+
+
 DECOUPLED = {"decoupled_weight_decay": True}
 RIGHT = {
     "plain": (plain_adamw.AdamW, {}),

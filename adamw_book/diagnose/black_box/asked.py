@@ -36,7 +36,7 @@ OF_DECAY = {
 }  # fmt: skip
 FOLLOWS = {
     "nothing": "lr_independent", "schedule": "lr_independent_scheduled", "first": "decay_ignores_schedule",
-    "square": "decay_by_lr_squared",
+    "square": "decay_by_lr_squared", "otherwise": "decay_on_another_schedule",
 }  # fmt: skip
 SLACK = 3  # tolerances that all of it together, decay and step, may be off
 RESTS = "the parameter rests"
@@ -153,10 +153,12 @@ class Asked:
             return decay
         if decay.order == "after":
             self.found("decay_after", Rule(order="after"))
-        if decay.follows != "lr":
+        if decay.follows == "otherwise":
+            self.driven(FOLLOWS[decay.follows], "all, schedule")
+        elif decay.follows != "lr":
             situation = "schedule" if decay.follows in ("schedule", "first") else "plain"
             self.found(FOLLOWS[decay.follows], Rule(follows=decay.follows), situation)
-        powers = {"lr": 1, "nothing": 0, "first": 1, "schedule": 0, "square": 2}[decay.follows]
+        powers = {"lr": 1, "nothing": 0, "first": 1, "schedule": 0, "square": 2, "otherwise": 1}[decay.follows]
         if not np.allclose(decay.powers, (powers, 1), atol=max(0.01, 4 * self.box.tolerance)):
             self.driven("decay_not_proportional", powers=decay.powers)
         elif decay.factor < 0:
@@ -168,7 +170,7 @@ class Asked:
         self.answers["share of a step"] = times + {
             "lr": "η_tλ: it follows the schedule of lr", "nothing": "λ, whatever lr and its schedule",
             "schedule": "λη_t/η_0: it follows the schedule, not the size of lr", "square": "η_t²λ",
-            "first": "η_0λ: a schedule does not reach it",
+            "first": "η_0λ: a schedule does not reach it", "otherwise": "ηλ at a constant rate, not under a schedule",
         }[decay.follows]  # fmt: skip
         return decay
 
@@ -282,7 +284,7 @@ class Asked:
 
     def whole(self, rule: Rule) -> str:
         box, given = self.box, gradients(12, seed=7)
-        scheduled = not self.has("changes_ignored", "changes_in_part")
+        scheduled = not self.has("changes_ignored", "changes_in_part", FOLLOWS["otherwise"])
         lrs = PROBING["lr"] * np.linspace(1, 0.1 if scheduled else 1, 12)
         [path] = box.drive([starts(seed=9)], [[g] for g in given], lrs=lrs)
         error = differ(path, simulate(rule, path[0], given, **box.in_force() | {"lr": lrs}))

@@ -72,6 +72,11 @@ WORDS = {
         "The decay keeps the rate that the optimizer was made with: a schedule does not reach it.",
         'p.mul_(1 - group["lr"] * weight_decay)  # the rate of this step',
     ),
+    "decay_on_another_schedule": (
+        "warning",
+        "While lr changes, the share that the decay takes has a course that no question here has a name for.",
+        'p.mul_(1 - group["lr"] * weight_decay)  # the rate of this step',
+    ),
     "decay_by_lr_squared": (
         "warning",
         "A step takes the share η²λ of a weight: lr is multiplied in twice.",
