@@ -9,6 +9,7 @@ DECAY, STEP = "p.mul_(1 - lr * weight_decay)", "p.addcdiv_(m / (1 - beta1**t), d
 DENOMINATOR = "(v / (1 - beta2**t)).sqrt() + eps"
 NONE = "                if p.grad is None:\n                    continue\n"
 OWN, ALL = 'self.__dict__.setdefault("own", {})', '[p for g in self.param_groups for p in g["params"]]'
+OWN_DECAY = 'weight_decay = group["weight_decay"]'
 BOTH = f"{DECAY}\n                {STEP}"
 # what is wrong: (the findings that it must have, none but these, and the replacements in the source that make it)
 PLANTED = {
@@ -38,6 +39,15 @@ PLANTED = {
         ["decay_ignores_schedule"],
         {DECAY: 'p.mul_(1 - weight_decay * group.setdefault("initial_lr", lr))'},
     ),
+    "decay at the rate of the step before": (
+        ["decay_on_another_schedule"],
+        {DECAY: 'p.mul_(1 - weight_decay * state.get("rate", lr)); state["rate"] = lr'},
+    ),
+    "decay in every 16th step": (
+        ["decay_varies"],
+        {DECAY: "p.mul_(1 - 16 * lr * weight_decay * (t % 16 == 0))"},
+    ),
+    "lr's root": (["decay_not_proportional"], {DECAY: "p.mul_(1 - lr**0.5 * weight_decay)"}),
     "lr twice": (["decay_by_lr_squared"], {DECAY: "p.mul_(1 - lr * lr * weight_decay)"}),
     "weight_decay's root": (["decay_not_proportional"], {DECAY: "p.mul_(1 - lr * weight_decay**0.5)"}),
     "no decay": (["decay_ignored"], {DECAY: "pass"}),
@@ -108,6 +118,13 @@ PLANTED = {
         {'state["step"] += 1': 'state["step"] = group["step"] = group.get("step", 0) + 1'},
     ),
     "a group's lr ignored": (["groups_ignored"], {'group["lr"]': 'self.param_groups[0]["lr"]'}),
+    "decay at the first group's rate": (
+        ["groups_mixed"],
+        {DECAY: 'p.mul_(1 - self.param_groups[0]["lr"] * weight_decay)'},
+    ),
+    "β₂ of the first group": (["groups_mixed"], {OWN_DECAY: f'{OWN_DECAY}; beta2 = self.param_groups[0]["betas"][1]'}),
+    "β₂ of the last group": (["groups_mixed"], {OWN_DECAY: f'{OWN_DECAY}; beta2 = self.param_groups[-1]["betas"][1]'}),
+    "β₂ of the constructor": (["changes_in_part"], {OWN_DECAY: f'{OWN_DECAY}; beta2 = self.defaults["betas"][1]'}),
     "a scheduler ignored": (
         ["changes_ignored"],
         {'lr, (beta1, beta2), eps = group["lr"]': 'lr, (beta1, beta2), eps = group.setdefault("rate", group["lr"])'},

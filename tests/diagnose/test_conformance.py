@@ -32,6 +32,12 @@ def test_a_planted_mistake_is_named(mistake, dtype, short):
     assert all(list(finding.effect) == [10] for finding in report.findings if finding.severity != "note")
 
 
+def test_a_decay_that_acts_seldom_is_not_said_to_be_none(short):
+    report = conformance(planted(PLANTED["decay in every 16th step"][1]))
+    assert "0 to 16 times ηλ" in str(report)
+    assert report.answers["weights without gradients"] == "decay where gradients are 0"
+
+
 DECOUPLED = {"decoupled_weight_decay": True}
 RIGHT = {
     "plain": (plain_adamw.AdamW, {}),
@@ -233,6 +239,7 @@ def test_the_command_finds_a_class_a_module_and_a_file(capsys, tmp_path, short):
         (["nowhere.at.all:AdamW"], "TARGET: nowhere.at.all cannot be imported: ModuleNotFoundError"),
         (["torch.optim:AdamV"], "TARGET: torch.optim has no AdamV"),
         (["missing.py:AdamW"], "TARGET: there is no file missing.py"),
+        (["optimizers.py"], "TARGET: 'optimizers.py'; package.module.Class, package.module:Class or file.py:Class"),
         (["torch.optim:__name__"], "TARGET: torch.optim:__name__ is a str, and cannot be called"),
         (["torch.optim.AdamW", "lr"], "'lr' is no keyword argument; name=value is needed"),
         (["torch.optim.AdamW", "lr=-1"], "Invalid learning rate"),
@@ -248,6 +255,33 @@ def test_the_command_finds_a_class_a_module_and_a_file(capsys, tmp_path, short):
 def test_the_command_says_what_is_wrong_and_returns_2(capsys, arguments, words):
     status, out, err = on_the_command_line(capsys, *arguments)
     assert (status, out) == (2, "") and words in err and err.startswith("conformance: ") and "Traceback" not in err
+
+
+EXITS = {
+    "an import": ("import sys\nsys.exit()\n", "{path} exits with 0 when imported"),
+    "an import with words": ("import sys\nsys.exit('no GPU')\n", "{path} exits with no GPU when imported"),
+    "a step": (SOURCE.replace(DECAY, "raise SystemExit(3)"), "its step raises SystemExit: 3"),
+    "a constructor": ("def AdamW(params):\n    raise SystemExit(0)\n", "it cannot be made: SystemExit: 0"),
+}
+
+
+@pytest.mark.parametrize("where", EXITS)
+def test_a_file_that_exits_does_not_choose_the_status(where, capsys, tmp_path):
+    source, words = EXITS[where]
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    status, out, err = on_the_command_line(capsys, f"{path}:AdamW")
+    assert (status, out) == (2, "") and words.format(path=path) in err and err.startswith("conformance: ")
+
+
+class Leaves(plain_adamw.AdamW):
+    def load_state_dict(self, saved):
+        raise SystemExit(0)
+
+
+def test_a_checkpoint_that_exits_is_told(short):
+    report = conformance(Leaves)
+    assert codes(report) == ["checkpoint_raises"] and "raises SystemExit: 0" in str(report)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:99"])

@@ -96,6 +96,36 @@ def test_coefficients_that_are_changed_are_simulated_as_they_are_held(twenty):
         assert effect_of(report, "coefficients_changed") == pytest.approx(wanted, rel=1e-6)
 
 
+def test_a_decay_that_lags_behind_a_schedule_is_measured_under_one(twenty):
+    report = conformance(planted({DECAY: 'p.mul_(1 - weight_decay * state.get("rate", lr)); state["rate"] = lr'}))
+    lrs = effects.USUAL["lr"] * (1 + np.cos(np.pi * np.arange(LENGTH) / LENGTH)) / 2
+    start, given = effects.stream(LENGTH)
+    steps, left = np.diff(simulate(Rule("none"), start, given, **effects.USUAL | {"lr": lrs}), axis=0), start
+    for lr, step in zip(np.append(lrs[0], lrs[:-1]), steps, strict=True):
+        left = left * (1 - lr * effects.USUAL["weight_decay"]) + step
+    found = effect_of(report, "decay_on_another_schedule")
+    assert found == pytest.approx(off(left, adamw(given, lr=lrs)), rel=1e-6)
+
+
+def test_what_groups_mix_is_measured_in_two_of_them(twenty):
+    report = conformance(planted({DECAY: 'p.mul_(1 - self.param_groups[0]["lr"] * weight_decay)'}))
+    given = effects.stream(LENGTH)[1]
+    first, second, mixed = adamw(given), adamw(given, lr=1e-4), adamw(given, step=0.1)
+    wanted = off(np.append(first, mixed), np.append(first, second))
+    assert effect_of(report, "groups_mixed") == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_schedule_that_reaches_the_decay_alone_is_measured_under_one(twenty):
+    report = conformance(planted({STEP: STEP.replace("-lr", '-self.defaults["lr"]')}))
+    start, given = effects.stream(LENGTH)
+    lrs = effects.USUAL["lr"] * (1 + np.cos(np.pi * np.arange(LENGTH) / LENGTH)) / 2
+    steps, left = np.diff(simulate(Rule("none"), start, given, **effects.USUAL), axis=0), start
+    for lr, step in zip(lrs, steps, strict=True):
+        left = left * (1 - lr * effects.USUAL["weight_decay"]) + step
+    wanted = off(left, adamw(given, lr=lrs))
+    assert effect_of(report, "changes_in_part") == pytest.approx(wanted, rel=1e-6)
+
+
 class Apart(plain_adamw.AdamW):
     """Both betas have a name of their own, and the second is held as another."""
 

@@ -36,7 +36,7 @@ OF_DECAY = {
 }  # fmt: skip
 FOLLOWS = {
     "nothing": "lr_independent", "schedule": "lr_independent_scheduled", "first": "decay_ignores_schedule",
-    "square": "decay_by_lr_squared",
+    "square": "decay_by_lr_squared", "otherwise": "decay_on_another_schedule",
 }  # fmt: skip
 SLACK = 3  # tolerances that all of it together, decay and step, may be off
 RESTS = "the parameter rests"
@@ -153,10 +153,12 @@ class Asked:
             return decay
         if decay.order == "after":
             self.found("decay_after", Rule(order="after"))
-        if decay.follows != "lr":
+        if decay.follows == "otherwise":
+            self.driven(FOLLOWS[decay.follows], "all, schedule")
+        elif decay.follows != "lr":
             situation = "schedule" if decay.follows in ("schedule", "first") else "plain"
             self.found(FOLLOWS[decay.follows], Rule(follows=decay.follows), situation)
-        powers = {"lr": 1, "nothing": 0, "first": 1, "schedule": 0, "square": 2}[decay.follows]
+        powers = {"lr": 1, "nothing": 0, "first": 1, "schedule": 0, "square": 2, "otherwise": 1}[decay.follows]
         if not np.allclose(decay.powers, (powers, 1), atol=max(0.01, 4 * self.box.tolerance)):
             self.driven("decay_not_proportional", powers=decay.powers)
         elif decay.factor < 0:
@@ -168,7 +170,7 @@ class Asked:
         self.answers["share of a step"] = times + {
             "lr": "η_tλ: it follows the schedule of lr", "nothing": "λ, whatever lr and its schedule",
             "schedule": "λη_t/η_0: it follows the schedule, not the size of lr", "square": "η_t²λ",
-            "first": "η_0λ: a schedule does not reach it",
+            "first": "η_0λ: a schedule does not reach it", "otherwise": "ηλ at a constant rate, not under a schedule",
         }[decay.follows]  # fmt: skip
         return decay
 
@@ -217,15 +219,24 @@ class Asked:
         }[found]  # fmt: skip
 
     def groups(self) -> str:
-        own, later = ignored_by_groups(self.box)
+        own, later, own_in_part, later_in_part = ignored_by_groups(self.box, self.has("parameters_mixed"))
+        if self.has(*FOLLOWS.values()):  # a schedule that does not reach the decay has been told
+            later_in_part = [name for name in later_in_part if name != "lr"]
         for name in own:
             called, there = self.box.names[name], self.box.in_groups(name)
             names = name if called == there else f"{' and '.join(called)} (there it is called {', '.join(there)})"
             self.found("groups_ignored", Rule(), f"own {name}", names=names)
         for name in later:
             self.found("changes_ignored", Rule(), "schedule ignored" if name == "lr" else f"own {name}", names=name)
-        if own or later:
-            return "ignored: " + ", ".join([*own, *(f"{name} changed later" for name in later if name not in own)])
+        for name in own_in_part:
+            self.driven("groups_mixed", f"all, own {name}", names=name)
+        for name in later_in_part:
+            self.driven("changes_in_part", "all, schedule" if name == "lr" else f"all, own {name}", names=name)
+        ignored = [*own, *(f"{name} changed later" for name in later if name not in own)]
+        ignored += [f"{name} in part" for name in own_in_part]
+        ignored += [f"{name} changed later in part" for name in later_in_part if name not in own_in_part]
+        if ignored:
+            return "ignored: " + ", ".join(ignored)
         taken = [name for name in PROBING if name in self.box.names]
         usual = self.box.held(**USUAL | dict(self.usual))
         for name, held in self.box.held().items():
@@ -273,7 +284,7 @@ class Asked:
 
     def whole(self, rule: Rule) -> str:
         box, given = self.box, gradients(12, seed=7)
-        scheduled = not self.has("changes_ignored")
+        scheduled = not self.has("changes_ignored", "changes_in_part", FOLLOWS["otherwise"])
         lrs = PROBING["lr"] * np.linspace(1, 0.1 if scheduled else 1, 12)
         [path] = box.drive([starts(seed=9)], [[g] for g in given], lrs=lrs)
         error = differ(path, simulate(rule, path[0], given, **box.in_force() | {"lr": lrs}))

@@ -162,10 +162,10 @@ class Box:
         """The names of a coefficient in ``param_groups``, which may be others than those of the constructor."""
         return next((s for s in NAMES[name] if all(one in self.defaults for one in s)), self.names[name])
 
-    def set(self, optimizer, name: str, value) -> None:
-        """Put a coefficient into all groups, as a scheduler does."""
+    def set(self, optimizer, name: str, value, groups: slice = slice(None)) -> None:
+        """Put a coefficient into all groups, or into some, as a scheduler does."""
         spelling = self.in_groups(name)
-        for group in optimizer.param_groups:
+        for group in optimizer.param_groups[groups]:
             for key, one in zip(spelling, [value] if len(spelling) == 1 else value, strict=True):
                 if isinstance(group.get(key), Tensor):
                     group[key].fill_(one)
@@ -188,7 +188,7 @@ class Box:
             optimizer = self.make(params, **(self.keywords | keywords))
         except NotImplementedError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CouldNotRun(f"it cannot be made: {type(error).__name__}: {error}") from error
         if missing := [name for name in ("step", "param_groups") if not hasattr(optimizer, name)]:
             raise CouldNotRun(f"{type(optimizer).__name__} has no {' and no '.join(missing)}: it is no torch optimizer")
@@ -224,7 +224,7 @@ class Box:
                 optimizer.step(closure)
         except NotImplementedError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CouldNotRun(f"its step raises {type(error).__name__}: {error}") from error
         for p, g in zip(params, wanted, strict=True):
             if g is not None and (p.grad is None or not torch.equal(p.grad, g)):

@@ -13,7 +13,7 @@ from .box import PROBING, SHAPE, Box, differ, gradients, starts
 from .rule import Rule, simulate
 from .steps import Step
 
-STEPS = 6
+STEPS, LONG = 6, 256  # of a probe, and of one that sees no decay in fewer
 # candidates by the Rule's own words: (decay, order) → what of the weight is taken, from weights before a step (T, n),
 # the steps (T, n), the start (n,) and the gradients (T, n)
 CANDIDATES = {
@@ -35,7 +35,8 @@ class Decay:
     """``decay``, ``order``, ``follows`` and ``factor`` in the words of :class:`.rule.Rule`; ``decay`` is "ignored"
     where the coefficient that was given does nothing, "untaken" where none can be given, and "unnamed" where no
     candidate takes what is taken; "varying" where that is a share of the weights, another one in each step, which then
-    lies between ``varies``, in units of ηλ. ``powers``: of lr and of weight_decay in the share of a step."""
+    lies between ``varies``, in units of ηλ. ``follows`` is "otherwise" where the share is ηλ at a constant rate, and no
+    course is its own under a schedule. ``powers``: of lr and of weight_decay in the share of a step."""
 
     decay: str
     order: str = "before"
@@ -45,22 +46,25 @@ class Decay:
     varies: tuple[float, float] = (1.0, 1.0)
 
     def rule(self, step: Rule) -> Rule | None:
-        """The rule of a step, with this decay; None where it has none."""
+        """The rule of a step, with this decay, at a constant rate at least; None where it has none."""
         if self.decay in ("unnamed", "varying"):
             return None
         decay = "none" if self.decay in ("ignored", "untaken") else self.decay
-        return replace(step, decay=decay, order=self.order, follows=self.follows, factor=self.factor)
+        return replace(step, decay=decay, order=self.order, follows=_constant(self.follows), factor=self.factor)
 
 
 def decay_of(box: Box, step: Step) -> Decay:
     """How ``weight_decay`` acts on a matrix that has gradients."""
     if "weight_decay" not in box.names:
         return Decay("untaken")
-    given = np.zeros((STEPS, 16)) if step.depends else gradients(STEPS, seed=2)
-    path, moved = _pair(box, given)
-    taken = path[:-1] - path[1:] - moved
-    if differ(path, np.cumsum(np.concatenate([path[:1], -moved]), axis=0)) <= 1e-3 * box.tolerance:
+    for steps in STEPS, LONG:
+        given = np.zeros((steps, 16)) if step.depends else gradients(steps, seed=2)
+        path, moved = _pair(box, given)
+        if differ(path, np.cumsum(np.concatenate([path[:1], -moved]), axis=0)) > 1e-3 * box.tolerance:
+            break
+    else:
         return Decay("ignored")
+    taken = path[:-1] - path[1:] - moved
     kind, share, error = _closest(taken, path[:-1], moved, given)
     if error > 2 * box.tolerance:
         return _otherwise(box, step, path, moved, given)
@@ -71,7 +75,7 @@ def decay_of(box: Box, step: Step) -> Decay:
         halves.append(_share(kind, half[:-1] - half[1:] - steps, half[:-1], steps, given))
     powers = tuple(float(np.log2(share / one)) if one * share > 0 else np.nan for one in halves)
     follows = _follows(box, kind, powers[0], given, moved)
-    unit = Rule(follows=follows).share(PROBING["lr"], PROBING["lr"], PROBING["weight_decay"])
+    unit = Rule(follows=_constant(follows)).share(PROBING["lr"], PROBING["lr"], PROBING["weight_decay"])
     factor = share / unit
     return Decay(*kind, follows, 1.0 if abs(factor - 1) <= 2 * box.tolerance else factor, powers)
 
@@ -118,14 +122,20 @@ def _otherwise(box: Box, step: Step, path: np.ndarray, moved: np.ndarray, given:
     taken = path[:-1] - path[1:] - moved
     shares = (taken * path[:-1]).sum(1) / np.square(path[:-1]).sum(1)
     if differ(shares[:, None] * path[:-1], taken) <= 2 * box.tolerance:
-        unit = PROBING["lr"] * PROBING["weight_decay"]
-        return Decay("varying", varies=(float(shares.min()) / unit, float(shares.max()) / unit))
+        relative = np.round(shares / (PROBING["lr"] * PROBING["weight_decay"]), 6) + 0.0  # no -0
+        return Decay("varying", varies=(float(relative.min()), float(relative.max())))
     return Decay("unnamed")
+
+
+def _constant(follows: str) -> str:
+    """What shares follow as far as a constant rate can show."""
+    return "lr" if follows == "otherwise" else follows
 
 
 def _follows(box: Box, kind: tuple, power: float, given: np.ndarray, constant: np.ndarray) -> str:
     """What the shares follow while the rate is changed between the steps."""
     lrs = PROBING["lr"] * np.array([1, 0.5, 1, 0.25, 0.5, 0.75])
+    given, constant = given[:STEPS], constant[:STEPS]
     shown = [[g] for g in given]
     [path] = box.drive([starts()], shown, lrs=lrs)
     [without] = box.drive([starts()], shown, lrs=lrs, weight_decay=0.0)
@@ -143,12 +153,13 @@ def _follows(box: Box, kind: tuple, power: float, given: np.ndarray, constant: n
     }  # fmt: skip
     seen = ~np.isnan(shares)
 
-    def error(follows: str) -> float:
-        course, expected = courses[follows]
-        like = shares[seen][0] / course[seen][0]
-        return differ(like * course[seen], shares[seen]) + abs(expected - power)
+    def error(course: np.ndarray) -> float:
+        return differ(shares[seen][0] / course[seen][0] * course[seen], shares[seen])
 
-    return min(courses, key=error)
+    nearest = min(courses, key=lambda follows: error(courses[follows][0]) + abs(courses[follows][1] - power))
+    if error(courses[nearest][0]) <= 4 * box.tolerance:
+        return nearest
+    return "lr" if error(relative**power) <= 4 * box.tolerance else "otherwise"  # another power is told as a power
 
 
 def without_gradient(box: Box) -> str:
@@ -164,9 +175,12 @@ def without_gradient(box: Box) -> str:
 
 def at_zero_gradients(box: Box) -> bool:
     """Whether a parameter decays whose gradients are all 0; only of a decay that is a share of the weight."""
-    [path] = box.drive([starts()], [[np.zeros(SHAPE)]] * 2)
-    [without] = box.drive([starts()], [[np.zeros(SHAPE)]] * 2, weight_decay=0.0)
-    return differ(path, without) > 1e-3 * box.tolerance
+    for steps in 2, LONG:
+        [path] = box.drive([starts()], [[np.zeros(SHAPE)]] * steps, last=True)
+        [without] = box.drive([starts()], [[np.zeros(SHAPE)]] * steps, weight_decay=0.0, last=True)
+        if differ(path, without) > 1e-3 * box.tolerance:
+            return True
+    return False
 
 
 def undecayed_axes(box: Box) -> tuple[list[int], list[int]]:

@@ -35,6 +35,11 @@ SITUATIONS = {
     "all, beside": " beside a parameter of the same size" + TOGETHER,
     "all, late": " where the first gradient comes a tenth of the way" + TOGETHER,
     "all, resumed": " of a run that is resumed halfway" + TOGETHER,
+    "all, schedule": " under a cosine schedule to 0" + TOGETHER,
+    "all, own lr": " in two groups, one of them with a tenth of the rate" + TOGETHER,
+    "all, own weight_decay": " in two groups, one of them without decay" + TOGETHER,
+    "all, own betas": " in two groups, one of them with betas (0.9, 0.95)" + TOGETHER,
+    "all, own eps": " in two groups, one of them with eps 1e-6" + TOGETHER,
     "all, 1": " in a tensor of 1 axis" + TOGETHER,
     "all, 3": " in a tensor of 3 axes" + TOGETHER,
     "all, 4": " in a tensor of 4 axes" + TOGETHER,
@@ -68,9 +73,9 @@ def _one(rule: Rule, situation: str, forgets: str, usual: dict, instead: dict, s
     given, tenth = given[:steps], steps // 10
     wanted, found = dict(usual), usual | instead
     if situation == "schedule":
-        wanted["lr"] = found["lr"] = usual["lr"] * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+        wanted["lr"] = found["lr"] = _cosine(usual["lr"], steps)
     elif situation == "schedule ignored":
-        wanted["lr"] = usual["lr"] * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+        wanted["lr"] = _cosine(usual["lr"], steps)
     elif situation == "silent":
         given = np.zeros_like(given)
     elif situation == "late":
@@ -83,8 +88,7 @@ def _one(rule: Rule, situation: str, forgets: str, usual: dict, instead: dict, s
         wanted["lr"] = usual["lr"] / 10
         found["lr"] = np.where(np.arange(steps) < steps // 2, wanted["lr"], usual["lr"])
     elif situation.startswith("own "):
-        own = {"lr": usual["lr"] / 10, "weight_decay": 0.0, "betas": (0.9, 0.95), "eps": 1e-6}
-        wanted |= {key: value for key, value in own.items() if situation == f"own {key}"}
+        wanted |= _own(situation, usual)
     if situation == "absent":
         begun = simulate(Rule(), start, given[:tenth], **usual)[-1]
         if rule.decay != "none":  # what a rule makes of a parameter that has nothing but its decay
@@ -93,6 +97,16 @@ def _one(rule: Rule, situation: str, forgets: str, usual: dict, instead: dict, s
             left = simulate(Rule(), start, np.concatenate([given[:tenth], 0 * given[tenth:]]), **usual)[-1]
         return differ(left, begun)
     return differ(simulate(rule, start, given, **found)[-1], simulate(Rule(), start, given, **wanted)[-1])
+
+
+def _cosine(lr: float, steps: int) -> np.ndarray:
+    return lr * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+
+
+def _own(situation: str, usual: dict) -> dict:
+    """What a group has of its own in a situation."""
+    own = {"lr": usual["lr"] / 10, "weight_decay": 0.0, "betas": (0.9, 0.95), "eps": 1e-6}
+    return {key: value for key, value in own.items() if situation.endswith(f"own {key}")}
 
 
 def measured(box: Box, situation: str = "all", times: int = 1, **usual) -> dict[int, float]:
@@ -118,13 +132,18 @@ def measured(box: Box, situation: str = "all", times: int = 1, **usual) -> dict[
             break
         late = situation == "all, late"
         wanted = simulate(Rule(), start, given[steps // 10 : steps], **values)[-1] if late else reference[steps]
+        if situation == "all, schedule":
+            wanted = simulate(Rule(), start, given[:steps], **values | {"lr": _cosine(values["lr"], steps)})[-1]
+        elif own := _own(situation, usual):
+            wanted = np.append(wanted, simulate(Rule(), start, given[:steps], **values | own)[-1])
         found[steps] = differ(weights, np.repeat(wanted, times))
         pace = (time.perf_counter() - clock) / steps
     return found
 
 
 def _driven(box: Box, situation: str, times: int, steps: int, usual: dict) -> np.ndarray:
-    """The weights that the optimizer leaves after these steps."""
+    """The weights that the optimizer leaves after these steps: of one parameter, or of a group that is as usual and
+    one that is not."""
     start, given = stream(STEPS[-1])
     shape = SHAPES.get(situation, (16, 16 * times))
     begun = [np.repeat(start, times).reshape(shape)]
@@ -134,7 +153,16 @@ def _driven(box: Box, situation: str, times: int, steps: int, usual: dict) -> np
         begun = [np.flip(start).reshape(shape).copy(), *begun]
         shown = [[np.flip(g).copy(), None if t < absent else g] for t, g in enumerate(given[:steps])]
 
+    own = _own(situation, usual)
+    if own:
+        begun, shown = 2 * begun, [2 * now for now in shown]
+    lrs = _cosine(usual["lr"], steps) if situation == "all, schedule" else None
+
     def between(optimizer, t: int):
+        for name, value in own.items() if t == 0 else ():
+            box.set(optimizer, name, value, slice(1, None))
         return reloaded(box, optimizer, usual) if situation == "all, resumed" and t == steps // 2 else None
 
-    return box.drive(begun, shown, between=between, last=True, **usual)[-1][-1]
+    groups = [{}, {}] if own else None
+    paths = box.drive(begun, shown, own=groups, lrs=lrs, between=between, last=True, **usual)
+    return np.concatenate([path[-1] for path in (paths if own else paths[-1:])])

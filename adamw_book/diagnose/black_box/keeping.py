@@ -11,8 +11,8 @@ import torch
 from .box import CLOSER, PROBING, Box, CouldNotRun, differ, gradients, starts, state_dtypes
 from .rule import Rule, simulate
 
-OTHER = {"lr": 0.125, "weight_decay": 0.1, "betas": (0.3, 0.7), "eps": 0.3}
-STEPS, LARGE = 8, (128, 64)
+OTHER = {"lr": 0.125, "weight_decay": 0.1, "betas": (0.1, 0.3), "eps": 0.3}
+STEPS, LARGE, CHANGED = 8, (128, 64), 2
 
 
 def together(box: Box, rule: Rule | None, rests: bool) -> str:
@@ -55,31 +55,63 @@ def together(box: Box, rule: Rule | None, rests: bool) -> str:
     return "late"
 
 
-def ignored_by_groups(box: Box) -> tuple[list[str], list[str]]:
-    """(coefficients of which a group may not have its own, those that may not be changed between steps). One that has
-    no effect from the constructor either is in neither."""
-    given = gradients(5)
+class Ignored(NamedTuple):
+    """Coefficients of which a group may not have its own, those that may not be changed between steps, and those that
+    act in part only: of a group, and after a change. One that has no effect from the constructor is nowhere."""
+
+    own: list[str]
+    later: list[str]
+    own_in_part: list[str]
+    later_in_part: list[str]
+
+
+def ignored_by_groups(box: Box, mixed: bool) -> Ignored:
+    """What groups ignore. mixed: parameters influence each other, so that groups may, too."""
+    given, found = gradients(5), Ignored([], [], [], [])
     one, two = [[g] for g in given], [[g, g] for g in given]
     [base] = box.drive([starts()], one)
-    alike = box.drive([starts(), starts()], two, own=[{}, {}])[1]
-    own, later = [], []
+    first, alike = box.drive([starts(), starts()], two, own=[{}, {}])
+    kept = _continued(box, one, {})
+    resumes = kept is not None and differ(kept, base) <= box.doubtful
     for name in box.names:
         other = {name: OTHER[name]}
         [wanted] = box.drive([starts()], one, **other)
         if differ(wanted, base) <= 2 * box.tolerance:
             continue
-        found = box.drive([starts(), starts()], two, own=[{}, other])[1]
-        if differ(found, alike) <= box.tolerance:
-            own.append(name)
+        wanted = box.drive([starts(), starts()], two, own=[other, other])[1]
+        beside, path = box.drive([starts(), starts()], two, own=[{}, other])
+        if differ(path, alike) <= box.tolerance:
+            found.own.append(name)
+        elif not mixed and max(differ(path, wanted), differ(beside, first)) > box.doubtful:
+            found.own_in_part.append(name)
 
         def change(optimizer, t, name=name):
-            if t == 2:
+            if t == CHANGED:
                 box.set(optimizer, name, OTHER[name])
 
-        [changed] = box.drive([starts()], one, between=change)
-        if differ(changed, base) <= box.tolerance:
-            later.append(name)
-    return own, later
+        [path] = box.drive([starts()], one, between=change)
+        if differ(path, base) <= box.tolerance:
+            found.later.append(name)
+        elif resumes and differ(path, _continued(box, one, other)) > box.doubtful:
+            found.later_in_part.append(name)
+    return found
+
+
+def _continued(box: Box, given: list, other: dict) -> np.ndarray | None:
+    """The path that an optimizer which was made with ``other`` ends, from a checkpoint of one that was not: what a
+    change makes that reaches everything. None where a checkpoint cannot be loaded."""
+
+    def between(optimizer, t):
+        if t == CHANGED:
+            new = reloaded(box, optimizer, PROBING | other)
+            for name, value in other.items():
+                box.set(new, name, value)
+            return new
+
+    try:
+        return box.drive([starts()], given, between=between)[0]
+    except (Exception, SystemExit):
+        return None
 
 
 def checkpoint_loses(box: Box, rule: Rule | None) -> str:
@@ -102,7 +134,7 @@ def checkpoint_loses(box: Box, rule: Rule | None) -> str:
         resumed = resume(PROBING)
     except (CouldNotRun, NotImplementedError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"raises {type(error).__name__}: {error}"
     parts = ("step", "exp_avg", "exp_avg_sq", "moments") if rule else ()
     paths = {
@@ -145,7 +177,7 @@ def state_of(box: Box) -> State:
         loaded = box.optimizer([p], PROBING)
         loaded.load_state_dict(optimizer.state_dict())
         after = state_dtypes(loaded, p)
-    except Exception:
+    except (Exception, SystemExit):
         after = ()
     given, size = gradients(4), LARGE[0] * LARGE[1] // 16
     [small] = box.drive([starts()], [[g] for g in given])

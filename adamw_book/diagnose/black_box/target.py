@@ -18,7 +18,7 @@ def find(target: str) -> Callable:
     Raises ValueError, which says what is not there, and what an import said that failed.
     """
     place, colon, name = target.rpartition(":")
-    if not colon:
+    if not colon and not target.endswith(".py"):
         place, _, name = target.rpartition(".")
     if not place or not name:
         raise ValueError(f"TARGET: {target!r}; package.module.Class, package.module:Class or file.py:Class is needed")
@@ -26,6 +26,8 @@ def find(target: str) -> Callable:
         found = _load(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except FileNotFoundError as error:
         raise ValueError(f"TARGET: there is no file {place}") from error
+    except SystemExit as error:
+        raise ValueError(f"TARGET: {place} exits with {error.code or 0} when imported") from error
     except Exception as error:
         raise ValueError(f"TARGET: {place} cannot be imported: {type(error).__name__}: {error}") from error
     for part in name.split("."):

@@ -72,6 +72,11 @@ WORDS = {
         "The decay keeps the rate that the optimizer was made with: a schedule does not reach it.",
         'p.mul_(1 - group["lr"] * weight_decay)  # the rate of this step',
     ),
+    "decay_on_another_schedule": (
+        "warning",
+        "While lr changes, the share that the decay takes has a course that no question here has a name for.",
+        'p.mul_(1 - group["lr"] * weight_decay)  # the rate of this step',
+    ),
     "decay_by_lr_squared": (
         "warning",
         "A step takes the share η²λ of a weight: lr is multiplied in twice.",
@@ -215,6 +220,17 @@ WORDS = {
     "changes_ignored": (
         "error",
         "A change of {names} in param_groups between steps is ignored: a scheduler does nothing there.",
+        'lr = group["lr"]  # read in step(), not in __init__()',
+    ),
+    "groups_mixed": (
+        "error",
+        "A parameter group's own {names} is mixed with that of the others: a part of the step or of the decay takes "
+        "another group's.",
+        'for group in self.param_groups: lr = group["lr"], …',
+    ),
+    "changes_in_part": (
+        "error",
+        "A change of {names} in param_groups between steps reaches only a part of the step or of the decay.",
         'lr = group["lr"]  # read in step(), not in __init__()',
     ),
     "checkpoint_loses": (
