@@ -16,7 +16,8 @@ def whole(name: str, value, least: int = 1, most: float = math.inf, needed: str 
     except TypeError:
         number = None
     if number is None or not least <= number <= most:
-        raise ValueError(f"{name}: {value!r}; {needed} is needed")
+        as_text = isinstance(value, str) and value.isdecimal()  # "20" would read as a number that would do
+        raise ValueError(f"{name}: {repr(value) if as_text else value}; {needed} is needed")
     return number
 
 

@@ -312,7 +312,7 @@ def test_training_arguments():
     # a schedule without a name here takes the factors that are given
     polynomial = audit(arguments(lr_scheduler_type="polynomial", max_steps=3), schedule=[1.0, 0.5, 0.25])
     assert polynomial.table["timescales_in_run"][0] == 0 and len(polynomial.table) == 1
-    with pytest.raises(ValueError, match="dataset_size: 'many'; a positive whole number"):
+    with pytest.raises(ValueError, match="dataset_size: many; a positive whole number"):
         audit(arguments(), dataset_size="many")
     for changed, message in (
         ({}, "steps: TrainingArguments count epochs; give dataset_size"),
@@ -402,7 +402,7 @@ BAD = [
         "betas: (2,) values in group 0; audit one replica at a time",
     ),
     (lambda: audit(broken(), steps="20"), "steps: '20'; the number of optimizer steps of the run"),
-    (lambda: audit(broken(weight_decay="1%"), steps=20), "weight_decay in group 0: '1%'; a finite number"),
+    (lambda: audit(broken(weight_decay="1%"), steps=20), "weight_decay in group 0: 1%; a finite number"),
     (lambda: audit(broken(), steps=20, schedule=42), "schedule: 42; a torch scheduler, a name, a function of the step"),
     (lambda: audit(broken()), "steps: None; the number of optimizer steps of the run"),
     (lambda: audit(broken(), steps=10, schedule=[1.0] * 9), "schedule: shape (9,); one factor for each of the 10"),

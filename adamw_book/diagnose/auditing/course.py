@@ -21,7 +21,7 @@ def number(name: str, value, least: float, below: float = math.inf, needed: str 
     except (TypeError, ValueError):
         found = math.nan
     if not least <= found < below:
-        raise ValueError(f"{name}: {value!r}; {needed} is needed")
+        raise ValueError(f"{name}: {value}; {needed} is needed")
     return found
 
 
