@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import sysconfig
-import time
 
 import pytest
 import torch
@@ -178,11 +177,10 @@ def test_the_probe_needs_neither_a_card_nor_this_pythons_library(monkeypatch, tm
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     for cached in (text.standard_library, text.parts, text.shares):
         cached.cache_clear()
-    start = time.process_time()
     probe = larger_gpt.STUDY.probe()
-    assert time.process_time() - start < 10
     untrained = probe[probe["metric"] == "parameters"]
-    assert len(untrained) == 2 and probe["step"].max() == larger_gpt.SHRUNK.steps
+    assert len(untrained) == 2 and untrained["value"].max() < 50_000  # seconds on any machine, not days
+    assert probe["step"].max() == larger_gpt.SHRUNK.steps
 
 
 # ---- where there is no card
