@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_ensemble import Partly
 from torch import nn
 
 from adamw_book.clients import SERVER, client_order, why_refused
@@ -124,16 +125,6 @@ def test_every_run_is_what_its_clients_give_one_after_the_other(state):
 def test_reset_and_kept_moments_give_different_models():
     first, second = (trained(federation(state=state)).parameters["weight"] for state in ("reset", "kept"))
     assert ((first - second).abs().amax((1, 2)) > 1e-3).all()
-
-
-class Partly(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body, self.head, self.idle = nn.Linear(64, 8), nn.Linear(8, 10), nn.Linear(3, 3)
-        self.body.requires_grad_(False)
-
-    def forward(self, x):
-        return self.head(self.body(x).tanh())
 
 
 def test_parameters_without_a_gradient_stay_where_they_are_at_clients_and_server():

@@ -149,7 +149,8 @@ def check_arguments(lr, betas, eps, weight_decay, l2, *, foreach, capturable) ->
     if isinstance(lr, Tensor) and foreach and not capturable:
         raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
     _check_range("lr", lr)
-    check_number("eps", eps)
+    if is_vector(eps) or not isinstance(eps, (Real, Tensor)):
+        raise TypeError(f"eps: {eps!r}; a number, one for all replicas, is needed")
     if not 0.0 <= eps:
         raise ValueError(f"Invalid epsilon value: {eps}")
     if not hasattr(betas, "__len__") or len(betas) != 2:
@@ -172,12 +173,6 @@ def _check_shape(name: str, vector: Tensor) -> None:
             f"Tensor {name} must be 1-element, or of shape (R,) with one value a replica; "
             f"got shape {tuple(vector.shape)}"
         )
-
-
-def check_number(name: str, value) -> None:
-    """Raise ``TypeError`` for what is no number, and for a vector, which this coefficient cannot be."""
-    if is_vector(value) or not isinstance(value, (Real, Tensor)):
-        raise TypeError(f"{name}: {value!r}; a number, one for all replicas, is needed")
 
 
 def _check_kind(name: str, value) -> None:

@@ -263,14 +263,16 @@ def test_what_is_no_coefficient_between_steps_changes_nothing():
 
 def test_a_schedule_by_hand_starts_from_where_it_said():
     """The refusal's own advice, on groups that share the vector they were made with."""
-    base = torch.linspace(0.1, 0.6, R)
-    optimizer = AdamW([{"params": [nn.Parameter(p)]} for p in stacked()], lr=base)
+    base, params = torch.linspace(0.1, 0.6, R), [nn.Parameter(torch.zeros(R, 2)) for _ in range(2)]
+    optimizer = AdamW([{"params": [p]} for p in params], lr=base, weight_decay=0.0)
     with pytest.raises(ValueError, match=r"param_group\['lr'\] = factor \* base_lr"):
         torch.optim.lr_scheduler.ConstantLR(optimizer)
     for factor in (1.0, 0.5, 0.5):
         for group in optimizer.param_groups:
             group["lr"] = factor * base
-    assert all(torch.equal(group["lr"], torch.linspace(0.1, 0.6, R) / 2) for group in optimizer.param_groups)
+    run(optimizer, params, [[torch.ones(R, 2)] * 2])
+    for p in params:  # the first step is as long as the rate
+        torch.testing.assert_close(p.detach(), -torch.linspace(0.05, 0.3, R)[:, None].expand(R, 2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
